@@ -1,0 +1,1 @@
+"""The engines: who answers. One module each, found by name; `base` says what they promise."""

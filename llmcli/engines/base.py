@@ -1,0 +1,93 @@
+"""
+What every engine promises: a loaded model that counts, writes and scores.
+
+An engine is one module (or folder) in this package, found by its name; it has a
+function `open_engine(reference, options) -> Engine`. See CONTRIBUTING, "add an engine".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+
+from llmcli.errors import LlmError
+from llmcli.messages import Completion, LabelScores, Piece, Prompt, Sampling
+
+
+class EngineOptions(Struct, frozen=True):
+    """
+    How a model is loaded; None means "choose well for this machine".
+
+    `context` is in tokens per sequence, `parallel` counts sequences decoded
+    together, `gpu_layers` is a number, "auto" (all that fit) or "all"; `kv_type` is a ggml
+    type name (f16, q8_0); each LoRA is a path and a scale. `sequential` trades speed for answers
+    that depend on the row alone. `thinking` is what models.yaml says of the model's thinking
+    marks, `temperature_scale` what it says of the calibration of its label probabilities.
+    """
+
+    context: int | None = None
+    parallel: int | None = None
+    threads: int | None = None
+    gpu_layers: int | Literal["auto", "all"] = "auto"
+    kv_type: str | None = None
+    flash_attention: bool | None = None
+    lora: tuple[tuple[str, float], ...] = ()
+    sequential: bool = False
+    chat_template: str | None = None
+    thinking: dict[str, Any] | None = None
+    temperature_scale: float = 1.0
+    verbose: bool = False
+
+
+class EngineInfo(Struct, frozen=True):
+    """Who answers: enough to reproduce a result, and part of every row's key."""
+
+    engine: str
+    model: str
+    sha256: str = ""
+    quantisation: str = ""
+    context: int = 0
+    build: str = ""
+    settings: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """
+    A loaded model, ready to answer.
+
+    `generate` and `score` draw prompts lazily, as many as they can work on, and give
+    (position, answer) in the order answers finish; one prompt's failure is that position's
+    LlmError, and the others go on. Closing an iterator cancels its requests. Several
+    calls may be under way at once, from several threads.
+    """
+
+    @property
+    def info(self) -> EngineInfo:
+        """Name, hash, quantisation, context window and build of the model."""
+        ...
+
+    def count_tokens(self, items: Sequence[Prompt | str]) -> list[int]:
+        """Tokens of each item: a prompt through the chat template, a text as it stands."""
+        ...
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Piece | Completion]:
+        """Pieces as they are written; the last item is the Completion."""
+        ...
+
+    def generate(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion | LlmError]]:
+        """Answer every prompt."""
+        ...
+
+    def score(
+        self, prompts: Iterable[Prompt], labels: Sequence[str]
+    ) -> Iterator[tuple[int, LabelScores | LlmError]]:
+        """Score every label as the answer to every prompt."""
+        ...
+
+    def close(self) -> None:
+        """End the engine and free the model."""
+        ...

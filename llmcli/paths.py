@@ -1,0 +1,47 @@
+"""
+Where llm keeps its files: configuration, models, cache, history.
+
+The folders are the platform's own (platformdirs); each can be moved by an
+environment variable. What is private is created for its owner alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import PlatformDirs
+
+PACKAGE = Path(__file__).parent
+
+
+def _folder(variable: str, default: str) -> Path:
+    override = os.environ.get(variable)
+    return Path(override).expanduser() if override else Path(default)
+
+
+def config_dir() -> Path:
+    """config.yaml, the user's models.yaml and the user's `prompts` folder; LLMCLI_CONFIG_DIR."""
+    return _folder("LLMCLI_CONFIG_DIR", PlatformDirs("llmcli").user_config_dir)
+
+
+def data_dir() -> Path:
+    """Downloaded models and the history; LLMCLI_DATA_DIR."""
+    return _folder("LLMCLI_DATA_DIR", PlatformDirs("llmcli").user_data_dir)
+
+
+def cache_dir() -> Path:
+    """What can be deleted at any time: checksums, saved prefixes; LLMCLI_CACHE_DIR."""
+    return _folder("LLMCLI_CACHE_DIR", PlatformDirs("llmcli").user_cache_dir)
+
+
+def shipped(name: str) -> Path:
+    """A file or folder that stands at the top of the repository and inside the installed package."""
+    installed = PACKAGE / name
+    return installed if installed.exists() else PACKAGE.parent / name
+
+
+def make_private(folder: Path) -> Path:
+    """Create a folder that only its owner may enter (0700), with its parents."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
