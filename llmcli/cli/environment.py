@@ -1,0 +1,142 @@
+"""
+What a command sees of the world: streams, terminals, colour, the working folder.
+
+Built when the program starts, passed to every command as `ctx.obj`, replaced in tests. Results go out
+through `write` (exact UTF-8 bytes to a pipe or file; control characters made visible on a terminal),
+everything else through `note`, `warn` and `status` to standard error. Nothing else writes to a stream.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+
+class ClosedStream(io.RawIOBase):
+    """Stands for a standard stream that was closed before we started (`llm … >&-`)."""
+
+    def writable(self) -> bool:
+        """Writing is tried, and then fails as it should."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Fail as the operating system does."""
+        raise OSError(errno.EBADF, "it is closed")
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (ValueError, OSError):
+        return False
+
+
+@dataclass
+class Environment:
+    """
+    Streams and settings of one run of the program.
+
+    The three streams are binary. `colour` says whether standard output may be coloured. `quiet`,
+    `verbose` and `debug` are set by the options of the same name (see `door`).
+    """
+
+    stdin: BinaryIO
+    stdout: BinaryIO
+    stderr: BinaryIO
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    cwd: Path = field(default_factory=Path)
+    stdin_is_terminal: bool = False
+    stdout_is_terminal: bool = False
+    stderr_is_terminal: bool = False
+    colour: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+    at_line_start: bool = True
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal, at least 20."""
+        return max(20, shutil.get_terminal_size().columns)
+
+    def write(self, text: str, flush: bool = False) -> None:
+        """Write a result to standard output."""
+        if not text:
+            return
+        if self.stdout_is_terminal:
+            text = _visible(text)
+        self.stdout.write(to_bytes(text))
+        self.at_line_start = text.endswith("\n")
+        if flush or self.stdout_is_terminal:
+            self.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Tell something beside the result, unless -q."""
+        if not self.quiet:
+            self.complain(f"llm: note: {text}")
+
+    def warn(self, text: str) -> None:
+        """Tell what went wrong without stopping the command; -q does not silence it."""
+        self.complain(f"llm: warning: {text}")
+
+    def complain(self, line: str) -> None:
+        """One line on standard error, control characters escaped; a standard error that fails is no failure."""
+        if self.stdout_is_terminal and self.stderr_is_terminal and not self.at_line_start:
+            self.write("\n")
+        try:
+            self.stderr.write(to_bytes(_one_line(line) + "\n"))
+            self.stderr.flush()
+        except (OSError, ValueError):
+            pass
+
+    def flush(self) -> None:
+        """Make sure that standard output has everything; OSError where it has not."""
+        self.stdout.flush()
+
+
+def to_bytes(text: str) -> bytes:
+    """UTF-8; a file name's undecodable bytes come out as they went in, other lone surrogates as `?`."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
+
+
+def _visible(text: str) -> str:
+    from llmcli.output.sanitize import sanitize
+
+    return sanitize(text, terminal=True)
+
+
+def _one_line(text: str) -> str:
+    return "".join(
+        character if character.isprintable() or character == " " else repr(character)[1:-1]
+        for character in text
+    )
+
+
+def from_system() -> Environment:
+    """The Environment of a real process."""
+    streams = [
+        cast(BinaryIO, getattr(stream, "buffer", None) or ClosedStream())
+        for stream in (sys.stdin, sys.stdout, sys.stderr)
+    ]
+    stdin, stdout, stderr = streams
+    terminal = _is_terminal(stdout)
+    return Environment(
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=Path(),
+        stdin_is_terminal=_is_terminal(stdin),
+        stdout_is_terminal=terminal,
+        stderr_is_terminal=_is_terminal(stderr),
+        colour=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+    )

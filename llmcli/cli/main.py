@@ -1,0 +1,281 @@
+"""
+The program: find the command, run it, and turn whatever happens into one line and an exit code.
+
+`main` is the error boundary and the only place that exits. A command's module is imported when the
+command is called; `llm --help` imports none of them (see `llmcli.cli` for the convention).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from llmcli import __version__
+from llmcli.cli.door import Group, environment, new_app
+from llmcli.cli.environment import Environment, from_system
+from llmcli.errors import InputOutputError, LlmError, UsageError, from_os_error
+
+if TYPE_CHECKING:
+    from typer._click import Command as AnyCommand
+    from typer._click import Context, HelpFormatter
+
+
+class Entry(NamedTuple):
+    """Where a command is and how it is listed."""
+
+    module: str
+    section: str
+    help: str
+
+
+TEXT, CONVERSATION, MANAGEMENT = "Text commands", "Conversation", "Management"
+
+COMMANDS = {
+    "complete": Entry("llmcli.cli.complete", TEXT, "Continue a text as it stands, without a chat template."),
+    "chat": Entry("llmcli.cli.chat", CONVERSATION, "Talk with a model."),
+    "history": Entry("llmcli.cli.history", CONVERSATION, "List, search, show and delete past conversations."),
+    "models": Entry("llmcli.cli.models", MANAGEMENT, "List, download and check models."),
+    "prompts": Entry("llmcli.cli.prompts", MANAGEMENT, "List, show, write and check templates."),
+    "config": Entry("llmcli.cli.config", MANAGEMENT, "Show and change settings."),
+    "doctor": Entry("llmcli.cli.doctor", MANAGEMENT, "Check this machine and this installation."),
+    "completion": Entry("llmcli.cli.completion", MANAGEMENT, "Print the completion script of a shell."),
+}
+
+EXAMPLES = """
+llm summarize report.txt
+echo "Where is the train station?" | llm translate --to de
+llm sentiment --text "I love this phone."
+llm chat
+"""
+
+
+class Commands(Group):
+    """The commands of llm: the table above and one per template, each looked up when it is called."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        """Every command's name, as `--help` orders them."""
+        return [name for names in self._sections(ctx).values() for name in names]
+
+    def get_command(self, ctx: Context, cmd_name: str) -> AnyCommand | None:
+        """Import the module of a command, or build a template's command; None if there is neither."""
+        if cmd_name in COMMANDS:
+            app = import_module(COMMANDS[cmd_name].module).app
+            command = typer.main.get_command(app)
+            command.name = cmd_name
+            return command
+        return _template_command(cmd_name, environment(ctx))
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, AnyCommand | None, list[str]]:
+        """The command that the first word names; an unknown one is a usage error with a suggestion."""
+        name = args[0]
+        command = self.get_command(ctx, name)
+        if command is None:
+            raise _unknown_command(name, self.list_commands(ctx), environment(ctx))
+        return name, command, args[1:]
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """The commands in their sections, with a line each that needs no import."""
+        for section, commands in self._sections(ctx).items():
+            with formatter.section(section):
+                formatter.write_dl(list(commands.items()))
+
+    def _sections(self, ctx: Context) -> dict[str, dict[str, str]]:
+        sections: dict[str, dict[str, str]] = {TEXT: _template_lines(environment(ctx))}
+        for name, entry in COMMANDS.items():
+            sections.setdefault(entry.section, {})[name] = entry.help
+        return sections
+
+
+def _template_lines(env: Environment) -> dict[str, str]:
+    """Every template's name and help line; the chat command's own template is not a command."""
+    from llmcli import registry
+
+    found = registry.list_templates(env.cwd)
+    return {one.name: registry.help_line(one.path) for one in found if one.name not in COMMANDS}
+
+
+def _template_command(name: str, env: Environment) -> AnyCommand | None:
+    """The command that a template is, or None where no template has this name."""
+    from llmcli import registry
+
+    if all(found.name != name for found in registry.list_templates(env.cwd)):
+        return None
+    from llmcli.cli.text import template_command
+
+    return template_command(registry.find_template(name, env.cwd), env)
+
+
+def _unknown_command(name: str, known: Sequence[str], env: Environment) -> UsageError:
+    from llmcli import registry
+
+    if name.startswith("-"):
+        return UsageError(f"no such option: {name}", hint="llm --help lists them")
+    if any(character.isspace() for character in name):
+        return UsageError(f"no command {name!r}", hint=f'to ask it: llm chat --once "{name}"')
+    if (env.cwd / name).is_file():
+        return UsageError(f"{name!r} is a file, not a command", hint=f"llm summarize {name}")
+    close = registry.nearest(name, known)
+    return UsageError(
+        f"no command {name!r}", hint=f"did you mean {close}?" if close else "llm --help lists the commands"
+    )
+
+
+def _show_version(ctx: typer.Context, given: bool) -> None:
+    if given:
+        environment(ctx).write(f"llmcli {__version__}\n")
+        raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(
+        False, "-V", "--version", help="Show the version.", is_eager=True, callback=_show_version
+    ),
+) -> None:
+    """Run a language model on your own machine: text in, template, model, text out."""
+
+
+def program(args: Sequence[str], env: Environment) -> int:
+    """Run one command line, without any handling of errors; give its exit code."""
+    app = new_app(example=EXAMPLES)
+    app.info.cls = Commands
+    app.callback()(_root)
+    result = typer.main.get_group(app).main(
+        list(args), prog_name="llm", complete_var="_LLM_COMPLETE", standalone_mode=False, obj=env
+    )
+    return result if isinstance(result, int) else 0
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; unwinds the program so that child processes and files are closed."""
+
+
+def run(args: Sequence[str], env: Environment) -> int:
+    """Run one command line inside the error boundary: at most one line of error, then the exit code."""
+    try:
+        code = program(args, env)
+        _flush(env)
+        return code
+    except (KeyboardInterrupt, Abort):
+        return 130
+    except Terminated:
+        return 143
+    except BrokenPipeError:
+        return 141
+    except Exception as error:
+        return _report(error, env)
+
+
+def _flush(env: Environment) -> None:
+    try:
+        env.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise from_os_error(error, "write to standard output") from error
+
+
+def _report(error: Exception, env: Environment) -> int:
+    """Print one line, give the exit code."""
+    known = _as_llm_error(error)
+    if isinstance(known.__cause__ or known.__context__, BrokenPipeError):
+        return 141
+    if env.debug:
+        import traceback
+
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            env.complain(line)
+    env.complain(f"llm: error: {known}")
+    return known.exit_code
+
+
+def _as_llm_error(error: Exception) -> LlmError:
+    """What an exception means to the user."""
+    if isinstance(error, LlmError):
+        return error
+    if isinstance(error, TyperException):
+        return UsageError(_plain(error.format_message()))
+    if isinstance(error, OSError):
+        return _from_stray_os_error(error)
+    if isinstance(error, RecursionError | MemoryError):
+        return LlmError(f"out of memory or stack: {error}")
+    return _our_bug(error)
+
+
+def _from_stray_os_error(error: OSError) -> LlmError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EBADF, errno.EIO) and not error.filename:
+        return InputOutputError(f"cannot write to standard output: {error.strerror}")
+    if error.filename:
+        return from_os_error(error, f"use {error.filename}")
+    return _our_bug(error)
+
+
+def _plain(message: str) -> str:
+    """
+    Typer's sentence in our form: one line, no capital, no full stop.
+
+    >>> _plain("Invalid value for '--seed': 'x' is not a valid integer.")
+    "invalid value for '--seed': 'x' is not a valid integer"
+    """
+    message = " ".join(message.split()).rstrip(".")
+    return message[:1].lower() + message[1:]
+
+
+def _our_bug(error: Exception) -> LlmError:
+    """An error that nobody foresaw: keep its traceback, without the values in it, and say where."""
+    import traceback
+
+    from llmcli.paths import cache_dir, make_private
+
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    what = f"unexpected {type(error).__name__}"
+    try:
+        path = make_private(cache_dir()) / "traceback.txt"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123  a descriptor, for its mode
+            file.write(f"llmcli {__version__}, Python {sys.version}\n{frames}{what}\n")
+    except OSError:
+        return LlmError(f"{what}, a bug in llmcli", hint="--debug shows the traceback")
+    return LlmError(f"{what}, a bug in llmcli", hint=f"traceback: {path}, or with --debug")
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _hold_standard_descriptors() -> None:
+    """Where 0, 1 or 2 was closed, put /dev/null there, so that no file of ours gets that number."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run `llm` as a process: signals, streams, exit."""
+    _hold_standard_descriptors()
+    signal.signal(signal.SIGTERM, _terminate)
+    env = from_system()
+    code = run(sys.argv[1:] if args is None else args, env)
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """Exit; where standard output is broken, Python's own last flush must not complain about it."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
