@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from llmcli.cli.coerce import make_light
 from llmcli.cli.environment import Environment
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class Command(_PlainHelp, TyperCommand):
         super().__init__(name, **settings)
         self.context_settings.setdefault("help_option_names", ["-h", "--help"])
         self.params.extend(house_options())
+        make_light(self.params)
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Options under the headings that their `rich_help_panel` names."""
@@ -158,6 +160,10 @@ class Command(_PlainHelp, TyperCommand):
 
 class Group(_PlainHelp, TyperGroup):
     """A command of commands; called bare it prints its help."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        make_light(self.params)
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Bare, where a subcommand is needed: the help, and success."""

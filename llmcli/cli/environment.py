@@ -87,7 +87,7 @@ class Environment:
         self.complain(f"llm: warning: {text}")
 
     def complain(self, line: str) -> None:
-        """One line on standard error, control characters escaped; a standard error that fails is no failure."""
+        """One line on standard error, control characters escaped; its own failures are ignored."""
         if self.stdout_is_terminal and self.stderr_is_terminal and not self.at_line_start:
             self.write("\n")
         try:

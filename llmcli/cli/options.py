@@ -1,0 +1,276 @@
+"""
+The options that commands share, as frozen dataclasses: one field is one option, with its help and group.
+
+`takes` gives a command the options of some of these groups and hands it the filled dataclasses:
+
+    @app.command(cls=Command)
+    @takes(model=ModelOptions, sampling=SamplingOptions)
+    def chat(ctx: typer.Context, model: ModelOptions, sampling: SamplingOptions, once: str = "") -> None:
+        options = model.engine_options()
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from llmcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from llmcli.engines.base import EngineOptions
+    from llmcli.messages import Sampling
+
+KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+Format = Literal["text", "json", "jsonl", "csv", "tsv"]
+Cut = Literal["head", "tail", "middle"]
+
+
+def _option(*names: str, group: str, help: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=group, help=help, **settings)
+
+
+def _model(*names: str, help: str, **settings: Any) -> Any:
+    return _option(*names, group="Model", help=help, **settings)
+
+
+def _sampling(*names: str, help: str, **settings: Any) -> Any:
+    return _option(*names, group="Sampling", help=help, **settings)
+
+
+def _input(*names: str, help: str, **settings: Any) -> Any:
+    return _option(*names, group="Input", help=help, **settings)
+
+
+def _output(*names: str, help: str, **settings: Any) -> Any:
+    return _option(*names, group="Output", help=help, **settings)
+
+
+def _rows(*names: str, help: str, **settings: Any) -> Any:
+    return _option(*names, group="Rows (.csv .tsv .jsonl .parquet)", help=help, **settings)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model answers, and how it is loaded."""
+
+    model: Annotated[
+        str | None,
+        _model(
+            "-m", "--model", metavar="MODEL",
+            help="A name from `llm models list`, a .gguf file, hf:owner/repo:quant, or server:URL#name.",
+        ),
+    ] = None  # fmt: skip
+    context: Annotated[
+        int | None,
+        _model("--context", metavar="N", min=1, help="Context window, in tokens (default: what is needed)."),
+    ] = None
+    parallel: Annotated[
+        int | None,
+        _model("--parallel", metavar="N", min=1, max=256, help="Texts that are worked on together."),
+    ] = None
+    threads: Annotated[
+        int | None, _model("--threads", metavar="N", min=1, max=1024, help="Processor threads.")
+    ] = None
+    gpu_layers: Annotated[
+        str, _model("--gpu-layers", metavar="auto|all|N", help="Layers on the GPU (default: auto).")
+    ] = "auto"
+    kv_type: Annotated[
+        KvType | None, _model("--kv-type", help="Number format of the KV cache (default: f16).")
+    ] = None
+    lora: Annotated[
+        list[str] | None,
+        _model("--lora", metavar="FILE[:SCALE]", help="A LoRA adapter to apply; repeatable."),
+    ] = None
+    sequential: Annotated[
+        bool, _model("--sequential", help="One text at a time: slower, the same answer on every run.")
+    ] = False
+
+    def engine_options(self, verbose: bool = False) -> EngineOptions:
+        """These options as an engine takes them."""
+        from llmcli.engines.base import EngineOptions
+
+        return EngineOptions(
+            context=self.context,
+            parallel=self.parallel,
+            threads=self.threads,
+            gpu_layers=_gpu_layers(self.gpu_layers),
+            kv_type=self.kv_type,
+            lora=tuple(_lora(value) for value in self.lora or ()),
+            sequential=self.sequential,
+            verbose=verbose,
+        )
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How the answer is drawn; None leaves it to the template or the command."""
+
+    temperature: Annotated[
+        float | None,
+        _sampling("--temperature", metavar="X", min=0, max=10, help="0 takes the likeliest token each time."),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        _sampling("--top-p", metavar="X", min=0, max=1, help="Draw from the likeliest tokens of this mass."),
+    ] = None
+    top_k: Annotated[
+        int | None, _sampling("--top-k", metavar="N", min=0, help="Draw from the N likeliest tokens.")
+    ] = None
+    max_tokens: Annotated[
+        int | None, _sampling("--max-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
+    ] = None
+    seed: Annotated[
+        int | None, _sampling("--seed", metavar="N", min=0, help="The same seed draws the same answer.")
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """The fields of Sampling that the command line sets."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    def sampling(self, default: Sampling) -> Sampling:
+        """A command's default sampling with what the command line sets."""
+        from msgspec.structs import replace
+
+        return replace(default, **self.given())
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What is read."""
+
+    text: Annotated[
+        list[str] | None, _input("--text", metavar="TEXT", help="This text itself; repeatable.")
+    ] = None
+    lines: Annotated[bool, _input("--lines", help="Each line of the input is a text of its own.")] = False
+    field: Annotated[
+        str | None,
+        _input("--field", metavar="NAME", help="The text's column (default: text, or the only one)."),
+    ] = None
+    encoding: Annotated[
+        str | None, _input("--encoding", metavar="NAME", help="Of the files (default: UTF-8).")
+    ] = None
+    truncate: Annotated[
+        Cut | None,
+        _input("--truncate", help="Cut this part out of a text that is too long for the context."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is written, and where."""
+
+    output: Annotated[
+        str | None,
+        _output("-o", "--output", metavar="FILE", help="Write there; the format comes from its ending."),
+    ] = None
+    format: Annotated[Format | None, _output("--format", help="(default: text)")] = None
+    json: Annotated[
+        bool, _output("--json", help="One JSON object a text, one a line (= --format jsonl).")
+    ] = False
+    as_name: Annotated[
+        str | None, _output("--as", metavar="NAME", help="Name of the result (default: the command's).")
+    ] = None
+    probabilities: Annotated[
+        bool, _output("--probabilities", help="With labels, in CSV and TSV: a column for each label.")
+    ] = False
+    stream: Annotated[
+        bool, _output("--stream", help="Print the answer as it is written (as on a terminal).")
+    ] = False
+    show_thinking: Annotated[
+        bool, _output("--show-thinking", help="Let the model think, and show it on standard error.")
+    ] = False
+    dry_run: Annotated[bool, _output("--dry-run", help="Show the prompt and its tokens, ask nothing.")] = (
+        False
+    )
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """How a batch of rows is run."""
+
+    limit: Annotated[int | None, _rows("--limit", metavar="N", min=1, help="Only the first N rows.")] = None
+    max_errors: Annotated[
+        int | None, _rows("--max-errors", metavar="N", min=0, help="Stop when more rows fail.")
+    ] = None
+    retry_errors: Annotated[
+        bool, _rows("--retry-errors", help="Ask again for the rows that failed last time.")
+    ] = False
+    on: Annotated[
+        Literal["ray"] | None, _rows("--on", help="Run on a Ray cluster, local or at RAY_ADDRESS.")
+    ] = None
+    copies: Annotated[
+        int | None, _rows("--copies", metavar="N", min=1, help="Model copies on the cluster.")
+    ] = None
+
+
+def parameters(group: type) -> list[inspect.Parameter]:
+    """The fields of an options group as the parameters of a command's function."""
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in dataclasses.fields(group)
+    ]
+
+
+def collect(group: type, values: dict[str, Any]) -> Any:
+    """Take the fields of an options group out of `values` and build it."""
+    return group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+
+
+def takes(**groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Replace these parameters of a command's function by the options that their groups hold."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(function, eval_str=True)
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in signature.parameters.items()
+            if name not in groups
+        ]
+        shared = [parameter for group in groups.values() for parameter in parameters(group)]
+
+        @wraps(function)
+        def command(**values: Any) -> Any:
+            collected = {name: collect(group, values) for name, group in groups.items()}
+            return function(**values, **collected)
+
+        give_signature(command, [*own, *shared])
+        return command
+
+    return decorate
+
+
+def give_signature(function: Callable[..., Any], params: list[inspect.Parameter]) -> None:
+    """Let Typer read these parameters as the function's own."""
+    function.__signature__ = inspect.Signature(params)  # type: ignore[attr-defined]
+    function.__annotations__ = {param.name: param.annotation for param in params}
+
+
+def _gpu_layers(value: str) -> int | Literal["auto", "all"]:
+    if value == "auto" or value == "all":
+        return value  # type: ignore[return-value]
+    if value.isdecimal():
+        return int(value)
+    raise UsageError(f"--gpu-layers {value}: not a number", hint="auto, all or a number")
+
+
+def _lora(value: str) -> tuple[str, float]:
+    """
+    Split FILE:SCALE; without a scale it is 1.
+
+    >>> _lora("tone.gguf:0.5")
+    ('tone.gguf', 0.5)
+    """
+    path, _, scale = value.rpartition(":")
+    try:
+        return (path, float(scale)) if path else (value, 1.0)
+    except ValueError:
+        return value, 1.0
