@@ -10,29 +10,31 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from platformdirs import PlatformDirs
-
 PACKAGE = Path(__file__).parent
 
 
-def _folder(variable: str, default: str) -> Path:
+def _folder(variable: str, kind: str) -> Path:
     override = os.environ.get(variable)
-    return Path(override).expanduser() if override else Path(default)
+    if override:
+        return Path(override).expanduser()
+    from platformdirs import PlatformDirs  # here: `llm --help` may not need it
+
+    return Path(getattr(PlatformDirs("llmcli"), kind))
 
 
 def config_dir() -> Path:
     """config.yaml, the user's models.yaml and the user's `prompts` folder; LLMCLI_CONFIG_DIR."""
-    return _folder("LLMCLI_CONFIG_DIR", PlatformDirs("llmcli").user_config_dir)
+    return _folder("LLMCLI_CONFIG_DIR", "user_config_dir")
 
 
 def data_dir() -> Path:
     """Downloaded models and the history; LLMCLI_DATA_DIR."""
-    return _folder("LLMCLI_DATA_DIR", PlatformDirs("llmcli").user_data_dir)
+    return _folder("LLMCLI_DATA_DIR", "user_data_dir")
 
 
 def cache_dir() -> Path:
     """What can be deleted at any time: checksums, saved prefixes; LLMCLI_CACHE_DIR."""
-    return _folder("LLMCLI_CACHE_DIR", PlatformDirs("llmcli").user_cache_dir)
+    return _folder("LLMCLI_CACHE_DIR", "user_cache_dir")
 
 
 def shipped(name: str) -> Path:
