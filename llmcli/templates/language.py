@@ -1,0 +1,128 @@
+"""
+The part of Jinja that a prompt may use: put values in, choose between wordings.
+
+    {{ text }}   {{ labels | join(', ') }}   {% if style == 'bullets' %}…{% else %}…{% endif %}
+
+No loops, no calls, no attributes, no arithmetic, no includes: whatever a stranger's `prompts` folder
+holds, a prompt is rendered in time and space that grow with its length, and reaches nothing but its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import StrictUndefined, nodes
+from jinja2 import Template as Compiled
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from msgspec import Struct
+
+FILTERS = ("capitalize", "default", "first", "join", "last", "length", "lower", "title", "trim", "upper")
+TESTS = ("defined", "undefined", "in", "eq", "ne", "equalto", "none", "string", "number", "sequence")
+
+_ALLOWED = (
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.Getitem,
+    nodes.Filter, nodes.Test, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not,
+    nodes.If, nodes.CondExpr, nodes.Concat, nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair,
+)  # fmt: skip
+
+_CALLED = {
+    nodes.For: "a loop",
+    nodes.Getattr: "an attribute (a.b)",
+    nodes.Call: "a call",
+    nodes.Assign: "an assignment",
+    nodes.Include: "an include",
+    nodes.Import: "an import",
+    nodes.FromImport: "an import",
+    nodes.Extends: "extends",
+    nodes.Macro: "a macro",
+    nodes.BinExpr: "arithmetic",
+    nodes.UnaryExpr: "arithmetic",
+}
+
+
+class Fault(Struct, frozen=True):
+    """What is wrong with a prompt's text; `line` counts from 1 at the text's start."""
+
+    line: int
+    message: str
+
+
+def faults(source: str, variables: frozenset[str]) -> list[Fault]:
+    """
+    Everything that keeps this text from being a prompt over these variables.
+
+    >>> faults("Hello {{ nmae }}", frozenset({"name"}))
+    [Fault(line=1, message="'nmae' is not defined; the variables here are name")]
+    """
+    try:
+        tree = environment().parse(source)
+        environment().compile(tree)
+    except TemplateSyntaxError as error:
+        return [Fault(error.lineno or 1, f"not a Jinja text: {error.message}")]
+    except (TemplateError, RecursionError) as error:
+        return [Fault(1, f"not a Jinja text: {error}")]
+    found = [_forbidden(node) for node in _walk(tree)]
+    found += [_undefined(node, variables) for node in tree.find_all(nodes.Name)]
+    return [fault for fault in found if fault is not None]
+
+
+def variables_of(source: str) -> frozenset[str]:
+    """The names that a text without faults uses."""
+    return frozenset(node.name for node in environment().parse(source).find_all(nodes.Name))
+
+
+def fill(source: str, values: Mapping[str, Any]) -> str:
+    """
+    The text with its values in place; the values are taken as they are, nothing in them is read.
+
+    Raises jinja2.exceptions.TemplateError for a value that is missing.
+
+    >>> fill("{{ greeting }}!", {"greeting": "{{ text }}"})
+    '{{ text }}!'
+    """
+    return compiled(source).render(values)
+
+
+@lru_cache(maxsize=256)
+def compiled(source: str) -> Compiled:
+    """The text, compiled once."""
+    return environment().from_string(source)
+
+
+@lru_cache(maxsize=1)
+def environment() -> ImmutableSandboxedEnvironment:
+    """Jinja's immutable sandbox, with no globals, few filters, and no undefined value."""
+    made = ImmutableSandboxedEnvironment(undefined=StrictUndefined, finalize=_written, autoescape=False)
+    made.globals.clear()
+    made.filters = {name: made.filters[name] for name in FILTERS}
+    made.tests = {name: made.tests[name] for name in TESTS}
+    return made
+
+
+def _written(value: Any) -> Any:
+    """A list reads as its items, separated by commas."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _walk(node: nodes.Node) -> list[nodes.Node]:
+    """The nodes from the top down, without what stands below a forbidden one."""
+    if not isinstance(node, _ALLOWED):
+        return [node]
+    return [node, *(below for child in node.iter_child_nodes() for below in _walk(child))]
+
+
+def _forbidden(node: nodes.Node) -> Fault | None:
+    if isinstance(node, _ALLOWED):
+        return None
+    what = next((name for kind, name in _CALLED.items() if isinstance(node, kind)), type(node).__name__)
+    return Fault(node.lineno, f"a prompt cannot hold {what}: only values, filters and if")
+
+
+def _undefined(node: nodes.Name, variables: frozenset[str]) -> Fault | None:
+    if node.name in variables:
+        return None
+    known = ", ".join(sorted(variables)) or "none"
+    return Fault(node.lineno, f"{node.name!r} is not defined; the variables here are {known}")
