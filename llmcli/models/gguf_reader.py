@@ -80,7 +80,7 @@ class Strings(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """An array of numbers: its GGUF type and length; `values` only where short, or where a check needs them."""
+    """An array of numbers: GGUF type and length; `values` only where short, or where a check needs them."""
 
     type: int
     length: int

@@ -9,7 +9,6 @@ valid while its size and modification time are the same. Written whole or not at
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from llmcli import paths
+from llmcli.atomic import write_atomically
 
 Note = TypeVar("Note")
 
@@ -66,28 +66,3 @@ def forget(kind: str, path: Path) -> None:
 
 def _place(kind: str, state: os.stat_result) -> Path:
     return paths.cache_dir() / kind / f"{state.st_dev:x}-{state.st_ino:x}.json"
-
-
-def write_atomically(path: Path, data: bytes, durable: bool = False) -> None:
-    """
-    Give a file these bytes at once, 0600: a reader sees the old or the new, never a half.
-
-    `durable` waits for the disk; for what cannot be worked out again. OSError as it comes.
-    """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    if durable:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -1,0 +1,227 @@
+"""
+The user's settings: one `config.yaml`, each key also as an environment variable.
+
+LLMCLI_<KEY> wins over config.yaml, which wins over the defaults below. A key that is not known is
+refused with the nearest one that is. Options of the command line win over all of this;
+they are the cli's business.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from llmcli import paths
+from llmcli.errors import BadConfig, UsageError, from_os_error
+from llmcli.registry import nearest
+
+if TYPE_CHECKING:
+    from llmcli.strict_yaml import Document
+
+PREFIX = "LLMCLI_"
+SPOKEN = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+
+Positive = msgspec.Meta(ge=1)
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Every setting there is, with its default; None means "choose well for this machine".
+
+    The comment beside a field is its help in `llm config show`.
+    """
+
+    model: str = "starter"
+    threads: int | None = None
+    gpu_layers: int | Literal["auto", "all"] = "auto"
+    context: int | None = None
+    parallel: int | None = None
+    kv_type: str | None = None
+    log: bool = True
+    editing_mode: Literal["emacs", "vi"] = "emacs"
+    theme: Literal["auto", "dark", "light", "none"] = "auto"
+    offline: bool = False
+
+
+HELP: dict[str, str] = {
+    "model": "the model that answers: a name, a .gguf file, hf:owner/repo:quant, or server:URL#name",
+    "threads": "processor threads",
+    "gpu_layers": "layers on the GPU: a number, auto (all that fit) or all",
+    "context": "context window, in tokens",
+    "parallel": "texts that are worked on together",
+    "kv_type": "number format of the KV cache, for example q8_0",
+    "log": "keep the history of chats",
+    "editing_mode": "keys of the chat's prompt: emacs or vi",
+    "theme": "colours: auto, dark, light or none",
+    "offline": "never use the network",
+}
+AT_LEAST_ONE = frozenset({"threads", "context", "parallel"})
+
+
+class Setting(Struct, frozen=True):
+    """One key's value and where it comes from: "default", the file's path, or the variable's name."""
+
+    key: str
+    value: Any
+    source: str
+
+
+def config_path() -> Path:
+    """Where config.yaml is, or would be."""
+    return paths.config_dir() / "config.yaml"
+
+
+def load(environ: Mapping[str, str] | None = None) -> Config:
+    """The settings as they hold now; BadConfig (78) names the file and line, or the variable."""
+    return Config(**{setting.key: setting.value for setting in settings(environ)})
+
+
+def settings(environ: Mapping[str, str] | None = None) -> list[Setting]:
+    """Every setting with its source, in the order of `Config`."""
+    environ = os.environ if environ is None else environ
+    path = config_path()
+    filed = _from_file(path)
+    found = []
+    for field in msgspec.structs.fields(Config):
+        key, variable = field.name, variable_of(field.name)
+        if environ.get(variable):
+            found.append(Setting(key, _from_words(key, environ[variable], variable), variable))
+        elif key in filed:
+            found.append(Setting(key, filed[key], str(path)))
+        else:
+            found.append(Setting(key, field.default, "default"))
+    return found
+
+
+def variable_of(key: str) -> str:
+    """
+    The environment variable of a key.
+
+    >>> variable_of("gpu_layers")
+    'LLMCLI_GPU_LAYERS'
+    """
+    return PREFIX + key.upper()
+
+
+def set_value(key: str, words: str) -> Any:
+    """
+    Write one key to config.yaml, leaving the rest of the file as it is; gives the value.
+
+    UsageError for a key or value that would be refused, BadConfig where the file is broken already.
+    """
+    _known(key)
+    try:
+        value = _from_words(key, words, key)
+    except BadConfig as error:
+        raise UsageError(error.message, hint=error.hint) from error
+    _rewrite(key, f"{key}: {_as_yaml(value)}\n")
+    return value
+
+
+def unset(key: str) -> None:
+    """Take a key out of config.yaml, so that its default holds again."""
+    _known(key)
+    _rewrite(key, "")
+
+
+def _known(key: str) -> None:
+    if key not in HELP:
+        close = nearest(key, HELP)
+        hint = f"did you mean {close}?" if close else f"there are {', '.join(HELP)}"
+        raise UsageError(f"no setting is called {key!r}", hint=hint)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    from llmcli import strict_yaml  # 15 ms that most users' first runs do not need
+
+    return _checked(strict_yaml.read(path))
+
+
+def _checked(document: Document) -> dict[str, Any]:
+    if not isinstance(document.data, dict):
+        raise document.error((), "settings are lines of the form `key: value`")
+    for key, value in document.data.items():
+        if key not in HELP:
+            close = nearest(key, HELP)
+            hint = f"did you mean {close}?" if close else f"there are {', '.join(HELP)}"
+            raise document.error((key,), f"unknown key {key!r}", hint=hint)
+        problem = _problem(key, value)
+        if problem:
+            raise document.error((key,), f"{key}: {problem}")
+    return dict(document.data)
+
+
+def _problem(key: str, value: Any) -> str | None:
+    """What is wrong with a value of the right key, or None."""
+    try:
+        msgspec.convert(value, get_type_hints(Config)[key])
+    except msgspec.ValidationError as error:
+        return str(error).split(" - at ")[0].lower().replace("`", "")
+    if key in AT_LEAST_ONE and value is not None and value < 1:
+        return f"{value} is below 1"
+    if key == "gpu_layers" and isinstance(value, int) and value < 0:
+        return f"{value} is below 0"
+    return None
+
+
+def _from_words(key: str, words: str, source: str) -> Any:
+    """A value from an environment variable or a command line."""
+    kind = get_type_hints(Config)[key]
+    words = words.strip()
+    try:
+        value = msgspec.convert(
+            SPOKEN.get(words.lower(), words) if kind is bool else words, kind, strict=False
+        )
+    except msgspec.ValidationError as error:
+        problem = str(error).replace("`", "")
+        raise BadConfig(
+            f"{source}: {words!r} does not fit: {problem[:1].lower()}{problem[1:]}", HELP[key]
+        ) from error
+    problem = _problem(key, value) or ""
+    if problem:
+        raise BadConfig(f"{source}: {problem}", hint=HELP[key])
+    return value
+
+
+def _as_yaml(value: Any) -> str:
+    """
+    One value on one line; a JSON text is YAML too.
+
+    >>> _as_yaml("on")
+    '"on"'
+    """
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]*", value) and value.lower() not in (
+        *SPOKEN, "true", "false", "null", "y", "n"
+    ):  # fmt: skip
+        return value
+    return msgspec.json.encode(value).decode()
+
+
+def _rewrite(key: str, line: str) -> None:
+    """Replace, add or drop one line of config.yaml; comments and order stay."""
+    from llmcli import strict_yaml
+    from llmcli.atomic import write_atomically
+
+    path = config_path()
+    try:
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        kept = [text for text in old.splitlines(keepends=True) if not re.match(rf"{key}\s*:", text)]
+        if kept and not kept[-1].endswith("\n"):
+            kept[-1] += "\n"
+        place = next(
+            (i for i, text in enumerate(old.splitlines()) if re.match(rf"{key}\s*:", text)), len(kept)
+        )
+        new = "".join([*kept[:place], line, *kept[place:]])
+        _checked(strict_yaml.parse(new, path))
+        paths.make_private(path.parent)
+        write_atomically(path, new.encode(), durable=True)
+    except OSError as error:
+        raise from_os_error(error, f"write {path}") from error

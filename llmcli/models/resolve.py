@@ -1,0 +1,153 @@
+"""
+From what the user typed after -m to a file on this machine.
+
+    starter, qwen3-0.6b      a name of models.yaml, or one that `llm models add` gave
+    ./model.gguf             a path
+    hf:owner/repo:quant      a file of the hub, already downloaded
+    ollama:llama3.2          a file that another program keeps (see `scan`)
+
+Nothing is downloaded here: what is not there is an error that says how to get it. What came from elsewhere
+is held against its SHA-256 before anybody loads it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from llmcli import paths
+from llmcli.errors import MissingInput, ModelError, UsageError
+from llmcli.models import checksum, hub, installed
+from llmcli.models.entries import STARTER, ModelEntry, entries
+from llmcli.models.gguf import part_paths
+from llmcli.registry import nearest
+
+
+class ModelFile(Struct, frozen=True):
+    """
+    A model that is on this machine.
+
+    `path` is its file, the first part of a split one; `entry` what models.yaml says of it, if anything;
+    `sha256` the hash that its bytes must have, where one is known.
+    """
+
+    name: str
+    path: Path
+    entry: ModelEntry | None = None
+    sha256: str | None = None
+
+    @property
+    def parts(self) -> list[Path]:
+        """All of its files."""
+        return part_paths(self.path)
+
+
+def resolve(reference: str, config: object = None) -> ModelFile:
+    """
+    The file that a reference means, its hash held against the known one (remembered, so once).
+
+    UsageError (2) for a name nobody knows, with the nearest; ModelError (4) for a model that is not
+    downloaded, with the command that does, or whose bytes are wrong; MissingInput (66) for a path with
+    nothing there.
+    """
+    model = locate(reference)
+    verify(model)
+    return model
+
+
+def verify(model: ModelFile) -> None:
+    """Hold a model's bytes against its known hash; ModelError (4) where they differ."""
+    if model.sha256 is None:
+        return
+    found = checksum.sha256_of(model.path)
+    if found != model.sha256:
+        raise ModelError(
+            f"{model.path.name} has the wrong checksum: SHA-256 {found[:12]}… and not {model.sha256[:12]}…",
+            hint=f"llm models rm {model.name}; llm models pull {model.name}",
+        )
+
+
+def locate(reference: str) -> ModelFile:
+    """As `resolve`, without looking at the file's bytes."""
+    if reference.startswith(hub.PREFIX):
+        return _of_hub(hub.parse(reference))
+    prefix, colon, _ = reference.partition(":")
+    if colon and prefix in _OTHER_PROGRAMS:
+        from llmcli.models.scan import find_foreign
+
+        found = find_foreign(reference)
+        return ModelFile(found.reference, found.path, None, found.sha256)
+    if _is_path(reference):
+        return _of_path(reference)
+    known = entries()
+    if reference in known:
+        return _of_entry(known[reference])
+    added = installed.load()
+    if reference in added:
+        model = added[reference]
+        if not Path(model.path).exists():
+            raise ModelError(f"{reference}: {model.path} is gone", hint=f"llm models rm {reference}")
+        return ModelFile(reference, Path(model.path), None, model.sha256)
+    if Path(reference).is_file():
+        return _of_path(reference)
+    close = nearest(reference, [*known, *added])
+    raise UsageError(
+        f"no model is called {reference!r}",
+        hint=(f"did you mean {close}? " if close else "") + "llm models list shows them",
+    )
+
+
+_OTHER_PROGRAMS = ("ollama", "lmstudio", "llamacpp", "gpt4all")
+
+
+def find_entry(entry: ModelEntry) -> Path | None:
+    """The file of an entry of models.yaml, or None where it is not on this machine."""
+    if entry.path is not None:
+        path = Path(entry.path).expanduser()
+        if not path.is_absolute():
+            path = _base(entry) / path
+        return path if path.exists() else None
+    if entry.repo and entry.file:
+        return hub.find_file(entry.repo, entry.file)
+    added = installed.load().get(entry.name)
+    return Path(added.path) if added and Path(added.path).exists() else None
+
+
+def _base(entry: ModelEntry) -> Path:
+    """The built-in model stands in the package; the user's paths are relative to the user's models.yaml."""
+    packaged = paths.PACKAGE / "models"
+    if entry.name == STARTER and (packaged / str(entry.path)).exists():
+        return packaged
+    return paths.config_dir()
+
+
+def _is_path(reference: str) -> bool:
+    return "/" in reference or reference.startswith((".", "~")) or reference.lower().endswith(".gguf")
+
+
+def _of_path(reference: str) -> ModelFile:
+    path = Path(reference).expanduser()
+    if not path.exists():
+        raise MissingInput(f"no model file {reference!r}", hint="llm models list shows what is there")
+    return ModelFile(path.name.removesuffix(".gguf"), path)
+
+
+def _of_entry(entry: ModelEntry) -> ModelFile:
+    path = find_entry(entry)
+    if path is None:
+        raise ModelError(
+            f"the model {entry.name} is not on this machine", hint=f"llm models pull {entry.name}"
+        )
+    return ModelFile(entry.name, path, entry, entry.sha256)
+
+
+def _of_hub(reference: hub.Reference) -> ModelFile:
+    path = hub.find(reference)
+    if path is None:
+        raise ModelError(f"{reference} is not on this machine", hint=f"llm models pull {reference}")
+    entry = next(
+        (one for one in entries().values() if one.repo == reference.repo and one.file == path.name), None
+    )
+    expected = entry.sha256 if entry else hub.blob_sha256(path)
+    return ModelFile(str(reference), path, entry, expected)
