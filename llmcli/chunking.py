@@ -58,8 +58,8 @@ _MAYBE = _words(
 )
 _FIRST_WORDS = _words(
     "a an the this that these those there here it he she they we i you his her its their our my your in on "
-    "at by for from to with as if when while after before since until although because but and or so yet then "
-    "however what who why how where which no not one some many most all each every both another "
+    "at by for from to with as if when while after before since until although because but and or so yet "
+    "then however what who why how where which no not one some many most all each every both another "
     "der die das ein eine es er sie wir ich ihr im am in und aber le la les un une il elle ils elles nous "
     "el los las una en pero"
 )
@@ -68,7 +68,7 @@ _GERMAN_DATES = _words(
 )
 
 _HEADING = re.compile(r" {0,3}#{1,6}(?=\s)")
-_LIST_ITEM = re.compile(r"\s*(?:[-*+•–]|\d{1,3}[.)]|[A-Za-z][.)])\s+(?=\S)")
+_LIST_ITEM = re.compile(r"\s*(?:[-*+•–]|\d{1,3}[.)]|[A-Za-z]\))\s+(?=\S)")
 _RULE = re.compile(r"\s*(?:[-=_*~]\s*){3,}$")
 _TABLE_ROW = re.compile(r"\s*\|")
 _WORD_BEFORE = 24  # characters looked back at for an abbreviation
