@@ -109,6 +109,7 @@ class _PlainHelp:
 
     params: list[Parameter]
     epilog: str | None
+    options_metavar: str | None
 
     def get_help_option(self, ctx: Context) -> TyperOption | None:
         option = cast("TyperOption | None", super().get_help_option(ctx))  # type: ignore[misc]
@@ -117,6 +118,11 @@ class _PlainHelp:
             option.rich_help_panel = OTHER
             option.callback = _show_help
         return option
+
+    def collect_usage_pieces(self, ctx: Context) -> list[str]:
+        pieces = [self.options_metavar] if self.options_metavar else []
+        pieces += [_argument(param) for param in self.params if param.param_type_name == "argument"]
+        return pieces + ([self.subcommand_metavar] if isinstance(self, TyperGroup) else [])
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
         lines = inspect.cleandoc(self.epilog or "").splitlines()
@@ -128,14 +134,23 @@ class _PlainHelp:
         groups: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):  # type: ignore[attr-defined]
             record = param.get_help_record(ctx)
-            if record is not None:
-                default = "Arguments" if param.param_type_name == "argument" else "Options"
-                groups.setdefault(param.rich_help_panel or default, []).append(record)
+            if record is None:
+                continue
+            if param.param_type_name == "argument":
+                record = (_argument(param), getattr(param, "help", None) or "")
+            default = "Arguments" if param.param_type_name == "argument" else "Options"
+            groups.setdefault(param.rich_help_panel or default, []).append(record)
         groups = {**{k: v for k, v in groups.items() if k != OTHER}, OTHER: groups.get(OTHER, [])}
         for heading, records in groups.items():
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
+
+
+def _argument(param: Parameter) -> str:
+    """An argument as the usage line and the help name it."""
+    name = (param.metavar or param.name.upper()) + ("..." if param.nargs == -1 else "")
+    return name if param.required else f"[{name}]"
 
 
 def _show_help(ctx: Context, param: Parameter, given: bool) -> None:

@@ -124,11 +124,12 @@ def _one_line(text: str) -> str:
 
 def from_system() -> Environment:
     """The Environment of a real process."""
-    streams = [
+    stdout, stderr = (
         cast(BinaryIO, getattr(stream, "buffer", None) or ClosedStream())
-        for stream in (sys.stdin, sys.stdout, sys.stderr)
-    ]
-    stdin, stdout, stderr = streams
+        for stream in (sys.stdout, sys.stderr)
+    )
+    # Unbuffered: a thread that waits in a buffered read holds its lock, and Python aborts at exit over it.
+    stdin = cast(BinaryIO, getattr(getattr(sys.stdin, "buffer", None), "raw", None) or io.BytesIO())
     terminal = _is_terminal(stdout)
     return Environment(
         stdin=stdin,

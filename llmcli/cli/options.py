@@ -23,6 +23,7 @@ import typer
 from llmcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from llmcli.config import Config
     from llmcli.engines.base import EngineOptions
     from llmcli.messages import Sampling
 
@@ -78,8 +79,8 @@ class ModelOptions:
         int | None, _model("--threads", metavar="N", min=1, max=1024, help="Processor threads.")
     ] = None
     gpu_layers: Annotated[
-        str, _model("--gpu-layers", metavar="auto|all|N", help="Layers on the GPU (default: auto).")
-    ] = "auto"
+        str | None, _model("--gpu-layers", metavar="auto|all|N", help="Layers on the GPU (default: auto).")
+    ] = None
     kv_type: Annotated[
         KvType | None, _model("--kv-type", help="Number format of the KV cache (default: f16).")
     ] = None
@@ -91,16 +92,16 @@ class ModelOptions:
         bool, _model("--sequential", help="One text at a time: slower, the same answer on every run.")
     ] = False
 
-    def engine_options(self, verbose: bool = False) -> EngineOptions:
-        """These options as an engine takes them."""
+    def engine_options(self, settings: Config, verbose: bool = False) -> EngineOptions:
+        """These options as an engine takes them; what none gives is as the settings say."""
         from llmcli.engines.base import EngineOptions
 
         return EngineOptions(
-            context=self.context,
-            parallel=self.parallel,
-            threads=self.threads,
-            gpu_layers=_gpu_layers(self.gpu_layers),
-            kv_type=self.kv_type,
+            context=self.context or settings.context,
+            parallel=self.parallel or settings.parallel,
+            threads=self.threads or settings.threads,
+            gpu_layers=settings.gpu_layers if self.gpu_layers is None else _gpu_layers(self.gpu_layers),
+            kv_type=self.kv_type or settings.kv_type,
             lora=tuple(_lora(value) for value in self.lora or ()),
             sequential=self.sequential,
             verbose=verbose,

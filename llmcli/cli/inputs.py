@@ -1,0 +1,132 @@
+"""
+What a text command is to work on: files, standard input, `--text`, lines; or rows, which go elsewhere.
+
+`choose` looks at names only, so that a mistake is told before a model is loaded; the texts are read
+one by one as they are asked for. A text that cannot be read is an item with an error, and the next follow.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from llmcli.cli.environment import Environment
+from llmcli.errors import LlmError, MissingInput, UsageError
+
+if TYPE_CHECKING:
+    from llmcli.cli.options import InputOptions
+
+ROW_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+STDIN = "-"
+
+Kind = Literal["document", "documents", "lines", "rows"]
+
+
+class Item(NamedTuple):
+    """One text, or why there is none; `source` is a file's name, `-`, `--text`, or one of these with a line."""
+
+    source: str
+    text: str
+    error: LlmError | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the command line names, checked but not read."""
+
+    kind: Kind
+    files: tuple[str, ...]
+    texts: tuple[str, ...]
+    encoding: str | None
+
+    def items(self, env: Environment) -> Iterator[Item]:
+        """Read the texts, in order."""
+        for text in self.texts:
+            yield from self._lines_of_text(text) if self.kind == "lines" else [Item("--text", text)]
+        for name in self.files:
+            yield from self._lines(name, env) if self.kind == "lines" else [self._document(name, env)]
+
+    def _document(self, name: str, env: Environment) -> Item:
+        from llmcli import documents
+
+        try:
+            if name == STDIN:
+                return Item(STDIN, documents.read_stream(env.stdin, self.encoding))
+            return Item(name, documents.read_document(env.cwd / name, self.encoding))
+        except LlmError as error:
+            return Item(name, "", error)
+
+    def _lines_of_text(self, text: str) -> Iterator[Item]:
+        for number, line in enumerate(text.splitlines(), 1):
+            yield Item(f"--text:{number}", line)
+
+    def _lines(self, name: str, env: Environment) -> Iterator[Item]:
+        from llmcli import documents
+        from llmcli.errors import from_os_error
+
+        try:
+            stream = env.stdin if name == STDIN else (env.cwd / name).open("rb", buffering=0)
+        except OSError as error:
+            raise from_os_error(error, f"read {name}") from error
+        where = "standard input" if name == STDIN else name
+        for number, line in enumerate(documents.read_lines(stream, self.encoding, where), 1):
+            source = f"{name}:{number}"
+            yield Item(source, "", line) if isinstance(line, LlmError) else Item(source, line)
+
+
+def choose(files: Sequence[str], options: InputOptions, env: Environment, example: str) -> Inputs:
+    """
+    What to work on.
+
+    Raises MissingInput for a file that does not exist, UsageError where nothing is named and standard input
+    is a terminal, or where files of rows and documents are mixed.
+    """
+    texts = tuple(options.text or ())
+    names = tuple(files)
+    if not texts and not names:
+        if env.stdin_is_terminal:
+            raise UsageError("nothing to read", hint=f"for example: {example}")
+        names = (STDIN,)
+    for name in names:
+        if name != STDIN and not _exists(env.cwd / name):
+            raise _missing(name)
+    return Inputs(_kind(names, texts, options.lines), names, texts, options.encoding)
+
+
+def _kind(names: tuple[str, ...], texts: tuple[str, ...], lines: bool) -> Kind:
+    rows = [name for name in names if is_rows(name)]
+    if lines:
+        return "lines"
+    if rows:
+        if texts or len(rows) < len(names):
+            other = next((name for name in names if not is_rows(name)), "--text")
+            raise UsageError(f"{rows[0]} holds rows and {other} is a document", hint="one kind at a time")
+        return "rows"
+    return "document" if len(names) + len(texts) == 1 else "documents"
+
+
+def is_rows(name: str) -> bool:
+    """
+    Whether a file holds rows, by its name.
+
+    >>> is_rows("reviews.csv"), is_rows("reviews.jsonl.gz"), is_rows("reviews.txt")
+    (True, True, False)
+    """
+    return name.lower().removesuffix(".gz").endswith(ROW_ENDINGS)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a whole paragraph is too long for a name, a NUL is in none
+        return False
+
+
+def _missing(name: str) -> MissingInput:
+    shown = name if len(name) <= 60 else f"{name[:57]}…"
+    plain = not set(name) & set('"$`\\!\n')
+    quoted = f'"{shown}"' if plain else shlex.quote(shown)
+    return MissingInput(f"no file {shown!r}", hint=f"for text itself: --text {quoted}")

@@ -1,0 +1,163 @@
+"""`llm prompts`: list the templates, show one, begin a new one, check a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmcli import registry
+from llmcli.cli.door import Command, environment, new_app
+from llmcli.cli.environment import Environment
+from llmcli.errors import BadConfig, CannotCreate, LlmError, MissingInput, UsageError
+from llmcli.paths import config_dir, make_private
+from llmcli.registry import RESERVED, Found
+
+app = new_app(
+    "List, show, write and check templates. A template is one YAML file, and a command.",
+    example="""
+    llm prompts list
+    llm prompts show sentiment
+    llm prompts new haiku
+    """,
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The template's name.")]
+
+
+@app.command("list", cls=Command, epilog="llm prompts list --json")
+def list_templates(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a template.")] = False,
+) -> None:
+    """List every template that can be called from here."""
+    from llmcli.templates import load_template
+
+    env = environment(ctx)
+    found = registry.list_templates(env.cwd)
+    width = max((len(one.name) for one in found), default=0)
+    for one in found:
+        problem = ""
+        try:
+            load_template(one)
+        except LlmError as error:
+            problem = str(error)
+        if as_json:
+            env.write(json.dumps(_record(one, problem), ensure_ascii=False) + "\n")
+        else:
+            what = f"broken: {problem}" if problem else registry.help_line(one.path)
+            hides = ", hides another" if one.shadows else ""
+            env.write(f"{one.name:<{width}}  {one.source + hides:<8}  {what}\n")
+
+
+@app.command("show", cls=Command, epilog="llm prompts show sentiment")
+def show(ctx: typer.Context, name: Name) -> None:
+    """Print a template's file."""
+    env = environment(ctx)
+    found = registry.find_template(name, env.cwd)
+    env.note(f"{found.path} ({found.source})")
+    env.write(_text(found.path))
+
+
+@app.command("new", cls=Command, epilog="llm prompts new haiku\nllm haiku report.txt")
+def new(
+    ctx: typer.Context,
+    name: Name,
+    here: Annotated[bool, typer.Option("--here", help="In ./prompts, for this project.")] = False,
+) -> None:
+    """Begin a template: write a small one that works, to be changed."""
+    from llmcli.templates import starter
+
+    env = environment(ctx)
+    _refuse_taken(name)
+    folder = env.cwd / "prompts" if here else config_dir() / "prompts"
+    path = folder / f"{name}.yaml"
+    hidden = next((one for one in registry.list_templates(env.cwd) if one.name == name), None)
+    try:
+        if here:
+            folder.mkdir(exist_ok=True)
+        else:
+            make_private(folder)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(starter(name))
+    except FileExistsError:
+        raise CannotCreate(f"{path} exists", hint=f"edit it, or llm prompts show {name}") from None
+    except OSError as error:
+        raise CannotCreate(f"cannot create {path}: {error.strerror}") from error
+    env.write(f"{path}\n")
+    if hidden is not None:
+        env.note(f"it hides {hidden.path} ({hidden.source})")
+    env.note(f"edit it, then: llm {name} --help")
+
+
+@app.command("check", cls=Command, epilog="llm prompts check prompts/title.yaml")
+def check(
+    ctx: typer.Context,
+    files: Annotated[list[str], typer.Argument(metavar="FILE|NAME", help="YAML files, or names.")],
+) -> None:
+    """Say everything that is wrong with a template, line by line."""
+    env = environment(ctx)
+    bad = sum(_check(name, env) for name in files)
+    if bad:
+        raise BadConfig(f"{bad} of {len(files)} template{'s' * (len(files) > 1)} cannot be used")
+
+
+@app.command("path", cls=Command, epilog="cp haiku.yaml $(llm prompts path | sed -n 2p)")
+def path(ctx: typer.Context) -> None:
+    """Print the folders that templates are looked for in, in this order."""
+    env = environment(ctx)
+    for _, folder in registry.folders(env.cwd):
+        env.write(f"{folder}\n")
+
+
+def _check(name: str, env: Environment) -> bool:
+    """Print a template's problems, or that there are none; gives whether there are some."""
+    from llmcli.templates import check_template
+
+    template, problems = check_template(_find(name, env))
+    for problem in problems:
+        where = f"{name}:{problem.line}" if problem.line else name
+        env.write(f"{where}: {problem.message}\n")
+    if template is not None and not problems:
+        env.write(f"{name}: ok\n")
+    return bool(problems)
+
+
+def _find(name: str, env: Environment) -> Found:
+    """A file's path, or else a template's name."""
+    file = env.cwd / name
+    if file.is_file():
+        return Found(file.stem, file, "project")
+    if os.sep in name or name.endswith(registry.SUFFIX):
+        raise MissingInput(f"no file {name!r}")
+    return registry.find_template(name, env.cwd)
+
+
+def _refuse_taken(name: str) -> None:
+    from llmcli.cli.main import COMMANDS
+
+    if registry.NAME.fullmatch(name) is None:
+        raise UsageError(f"{name!r} is not a template name", hint="letters, digits, dot, _ and -, at most 64")
+    if name in RESERVED or (name in COMMANDS and name != "chat"):
+        raise UsageError(f"{name!r} is a command of llm's own", hint="choose another name")
+
+
+def _record(one: Found, problem: str) -> dict[str, object]:
+    return {
+        "name": one.name,
+        "source": one.source,
+        "path": str(one.path),
+        "shadows": one.shadows,
+        "help": registry.help_line(one.path),
+        "error": problem or None,
+    }
+
+
+def _text(path: Path) -> str:
+    from llmcli.documents import read_document
+
+    text = read_document(path)
+    return text if text.endswith("\n") else text + "\n"

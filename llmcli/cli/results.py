@@ -1,0 +1,278 @@
+"""
+How answers are written: text, JSON, CSV; to standard output or to a file.
+
+One answer belongs to one text. A form is a function from an answer to the words that are written for it;
+`FORMS` is the table of them. Rows of a file are written by `llmcli.rows`, not here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmcli.cli.environment import Environment, to_bytes
+from llmcli.errors import CannotCreate, LlmError, UsageError
+
+if TYPE_CHECKING:
+    from llmcli.cli.inputs import Item, Kind
+    from llmcli.cli.options import OutputOptions
+    from llmcli.tasks import Result
+
+ENDINGS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+BAR_WIDTH = 30  # columns of a full probability bar
+
+Write = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one text: a result or an error."""
+
+    item: Item
+    result: Result | None
+    error: LlmError | None = None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What all answers of a run have in common."""
+
+    kind: Kind
+    name: str
+    template: str
+    model: str
+    labels: tuple[str, ...] | None
+    probabilities: bool
+    headings: bool
+    bars: bool
+
+
+Form = Callable[[Shape, Iterator[Answer]], Iterator[str]]
+
+
+def as_text(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
+    """The answer itself; a label of several texts with its probability and its text."""
+    for number, answer in enumerate(answers):
+        if shape.kind == "lines":
+            yield _row_line(shape, answer)
+        elif answer.result is None:
+            continue
+        elif shape.labels:
+            yield _label_line(shape, answer)
+        else:
+            yield _heading(shape, answer, number) + _ended(answer.result.text)
+
+
+def as_jsonl(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
+    """One JSON object a line."""
+    for answer in answers:
+        yield json.dumps(record(shape, answer), ensure_ascii=False) + "\n"
+
+
+def as_json(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
+    """One JSON array of the same objects."""
+    before = "[\n"
+    for answer in answers:
+        yield before + json.dumps(record(shape, answer), ensure_ascii=False)
+        before = ",\n"
+    yield "[]\n" if before == "[\n" else "\n]\n"
+
+
+def as_csv(shape: Shape, answers: Iterator[Answer], delimiter: str = ",") -> Iterator[str]:
+    """A table with a header; for lines the text comes first, for files their name."""
+    first = "text" if shape.kind == "lines" else "source"
+    yield _csv_line([first, *_columns(shape)], delimiter)
+    for answer in answers:
+        start = answer.item.text if shape.kind == "lines" else answer.item.source
+        yield _csv_line([start, *_cells(shape, answer)], delimiter)
+
+
+def as_tsv(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
+    """The same with tabs."""
+    return as_csv(shape, answers, "\t")
+
+
+FORMS: dict[str, Form] = {
+    "text": as_text,
+    "json": as_json,
+    "jsonl": as_jsonl,
+    "csv": as_csv,
+    "tsv": as_tsv,
+}
+
+
+def form_name(options: OutputOptions) -> str:
+    """The name of the form that the options ask for. Raises UsageError where they ask for two."""
+    if options.json and options.format not in (None, "jsonl", "json"):
+        raise UsageError(f"--json and --format {options.format} contradict each other", hint="give one")
+    if options.format:
+        return options.format
+    if options.json:
+        return "jsonl"
+    ending = Path(options.output or "").suffix.lower()
+    if ending == ".parquet":
+        raise UsageError(
+            "Parquet is written for rows only", hint="give a .csv, .jsonl or .parquet file, or --lines"
+        )
+    return ENDINGS.get(ending, "text")
+
+
+def record(shape: Shape, answer: Answer) -> dict[str, Any]:
+    """One answer as a JSON object."""
+    result = answer.result
+    made: dict[str, Any] = {"source": answer.item.source, shape.name: result.text if result else None}
+    if shape.labels:
+        made[f"{shape.name}_p"] = _rounded(result.p) if result else None
+        made[f"{shape.name}_probabilities"] = (
+            {label: _rounded(p) for label, p in (result.probabilities or {}).items()} if result else None
+        )
+        made["method"] = result.method if result else None
+    made["error"] = str(answer.error) if answer.error else None
+    if result is not None:
+        made["finish_reason"] = result.finish_reason
+        made["tokens"] = {"prompt": result.usage.prompt, "answer": result.usage.answer}
+    made["model"] = shape.model
+    made["template"] = shape.template
+    if result is not None:
+        made["chunks"] = result.chunks
+        if result.spans:
+            made["spans"] = [
+                {
+                    "text": span.text,
+                    "line": span.line,
+                    "start": span.start,
+                    "end": span.end,
+                    "p": _rounded(span.p),
+                }
+                for span in result.spans
+            ]
+        if result.thinking:
+            made["thinking"] = result.thinking
+    return made
+
+
+@contextmanager
+def destination(output: str | None, env: Environment) -> Iterator[Write]:
+    """
+    Where the words go: standard output, or a file that appears whole at the end.
+
+    Raises CannotCreate where the file cannot be made.
+    """
+    if output is None or output == "-":
+        yield lambda text: env.write(text, flush=True)
+        return
+    path = env.cwd / output
+    if path.exists() and not path.is_file():  # /dev/null, a FIFO: nothing to replace
+        with _opened(path) as file:
+            yield lambda text: _put(file, text)
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with _opened(partial) as file:
+            yield lambda text: _put(file, text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)  # noqa: PTH105  one call, named as the operating system does
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise CannotCreate(f"cannot create {path}: {error.strerror}") from error
+
+
+def _put(file: Any, text: str) -> None:
+    file.write(to_bytes(text))
+
+
+def _columns(shape: Shape) -> list[str]:
+    columns = [shape.name]
+    if shape.labels:
+        columns.append(f"{shape.name}_p")
+        if shape.probabilities:
+            columns += [f"{shape.name}_{label}" for label in shape.labels]
+    return [*columns, "error"]
+
+
+def _cells(shape: Shape, answer: Answer) -> list[str]:
+    result = answer.result
+    cells = [result.text if result else ""]
+    if shape.labels:
+        cells.append(_four(result.p) if result else "")
+        if shape.probabilities:
+            known = (result.probabilities or {}) if result else {}
+            cells += [_four(known.get(label)) for label in shape.labels]
+    return [*cells, str(answer.error) if answer.error else ""]
+
+
+def _csv_line(cells: list[str], delimiter: str) -> str:
+    out = io.StringIO()
+    csv.writer(out, delimiter=delimiter, lineterminator="\n").writerow(cells)
+    return out.getvalue()
+
+
+def _row_line(shape: Shape, answer: Answer) -> str:
+    result = answer.result
+    text = _flat(result.text) if result else ""
+    if not shape.labels:
+        return f"{text}\n"
+    return f"{text}\t{_four(result.p) if result else ''}\t{_flat(answer.item.text)}\n"
+
+
+def _label_line(shape: Shape, answer: Answer) -> str:
+    result = answer.result
+    assert result is not None
+    if shape.kind == "document":
+        return f"{result.text}\n" + (_bars(result) if shape.bars else "")
+    beside = answer.item.text if answer.item.source == "--text" else answer.item.source
+    return f"{result.text}\t{_four(result.p)}\t{_flat(beside)}\n"
+
+
+def _bars(result: Result) -> str:
+    """One line a label, with a bar as long as its probability."""
+    known = {label: p for label, p in (result.probabilities or {}).items() if p is not None}
+    width = max(map(len, known), default=0)
+    return "".join(
+        f"  {label:<{width}}  {p:4.0%}  {'█' * round(p * BAR_WIDTH) or '▏'}\n" for label, p in known.items()
+    )
+
+
+def _heading(shape: Shape, answer: Answer, number: int) -> str:
+    if not shape.headings or shape.kind != "documents":
+        return ""
+    return ("\n" if number else "") + f"==> {answer.item.source} <==\n"
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("\n") else text + "\n"
+
+
+def _flat(text: str) -> str:
+    r"""
+    A text on one line, in one cell.
+
+    >>> _flat("a\tb\r\nc")
+    'a b c'
+    """
+    return text.replace("\r\n", " ").translate(
+        {9: " ", 10: " ", 11: " ", 12: " ", 13: " ", 0x85: " ", 0x2028: " ", 0x2029: " "}
+    )
+
+
+def _rounded(p: float | None) -> float | None:
+    return None if p is None else round(p, 4)
+
+
+def _four(p: float | None) -> str:
+    return "" if p is None else f"{p:.4f}"
