@@ -8,8 +8,8 @@ Tiny GGUF models for tests: real files of real architectures, with random weight
 
 The weights depend on (architecture, seed, shape) only. The vocabulary is byte-level BPE: all 256 bytes,
 a few merges (so that common words are one token), one token of 40 dashes (longer than
-llama-cpp-python's 32-byte buffer), the control tokens of CONTROL and, user-defined, `<think>` and `</think>`. Pure Python, no
-numpy, no gguf package. A `Gguf` can be bent before it is written (see tests/models/test_malformed.py).
+llama-cpp-python's 32-byte buffer), the control tokens of CONTROL and, user-defined, `<think>` and `</think>`.
+Pure Python, no numpy, no gguf package. A `Gguf` can be bent before it is written (models/test_malformed.py).
 """
 
 from __future__ import annotations
