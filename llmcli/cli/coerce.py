@@ -75,6 +75,8 @@ class Plain(NamedTuple):
     """Stands where Typer keeps its pydantic adapter."""
 
     convert: Callable[[Any], Any]
+    least: float | None = None
+    most: float | None = None
 
     def coerce(self, value: Any, param: Any, ctx: Context) -> Any:
         """The value, converted and inside its bounds; BadParameter otherwise."""
@@ -83,23 +85,25 @@ class Plain(NamedTuple):
             return () if many else None
         try:
             if many:
-                return [self._checked(one, param) for one in value]
-            return self._checked(value, param)
+                return [self._checked(one) for one in value]
+            return self._checked(value)
         except ValueError as error:
             raise typer.BadParameter(str(error), ctx=ctx, param=param) from None
 
-    def _checked(self, value: Any, param: Any) -> Any:
+    def _checked(self, value: Any) -> Any:
         converted = self.convert(value)
-        if param.min is not None and converted < param.min:
-            raise ValueError(f"{value} is below {param.min}")
-        if param.max is not None and converted > param.max:
-            raise ValueError(f"{value} is above {param.max}")
+        if self.least is not None and converted < self.least:
+            raise ValueError(f"{value} is below {self.least}")
+        if self.most is not None and converted > self.most:
+            raise ValueError(f"{value} is above {self.most}")
         return converted
 
 
 def make_light(params: Iterable[Parameter]) -> None:
-    """Give each parameter whose type we know its plain converter."""
+    """Give each parameter whose type we know its plain converter, and its bounds with it."""
     for param in params:
         convert = converter(getattr(getattr(param, "type_descriptor", None), "annotation", None))
         if convert is not None:
-            param._runtime_param = Plain(convert)  # type: ignore[attr-defined]
+            bounds: Any = param
+            param._runtime_param = Plain(convert, bounds.min, bounds.max)  # type: ignore[attr-defined]
+            bounds.min = bounds.max = None  # so that the help does not say `[1<=x<=256]`

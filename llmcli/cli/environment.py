@@ -16,7 +16,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from llmcli.output.sanitize import one_line, sanitize
+
+if TYPE_CHECKING:
+    from llmcli.output.progress import Status
 
 
 class ClosedStream(io.RawIOBase):
@@ -60,6 +65,7 @@ class Environment:
     verbose: bool = False
     debug: bool = False
     at_line_start: bool = True
+    status_line: Status | None = None
 
     @property
     def width(self) -> int:
@@ -71,7 +77,8 @@ class Environment:
         if not text:
             return
         if self.stdout_is_terminal:
-            text = _visible(text)
+            self._hide_status()
+            text = sanitize(text)
         self.stdout.write(to_bytes(text))
         self.at_line_start = text.endswith("\n")
         if flush or self.stdout_is_terminal:
@@ -90,11 +97,35 @@ class Environment:
         """One line on standard error, control characters escaped; its own failures are ignored."""
         if self.stdout_is_terminal and self.stderr_is_terminal and not self.at_line_start:
             self.write("\n")
+        self._hide_status()
         try:
-            self.stderr.write(to_bytes(_one_line(line) + "\n"))
-            self.stderr.flush()
+            self._write_error(one_line(line) + "\n")
         except (OSError, ValueError):
             pass
+
+    def status(self, text: str) -> None:
+        """What is being done now; shown on a terminal after a second of silence. "" for nothing."""
+        if not self.stderr_is_terminal or self.quiet or self.environ.get("TERM") == "dumb":
+            return
+        if self.status_line is None:
+            from llmcli.output.progress import Status
+
+            self.status_line = Status(self._write_error, shown=True, width=lambda: self.width)
+        self.status_line.say(text)
+
+    def close(self) -> None:
+        """Take the status line away for good."""
+        if self.status_line is not None:
+            self.status_line.close()
+            self.status_line = None
+
+    def _hide_status(self) -> None:
+        if self.status_line is not None:
+            self.status_line.hide()
+
+    def _write_error(self, text: str) -> None:
+        self.stderr.write(to_bytes(text))
+        self.stderr.flush()
 
     def flush(self) -> None:
         """Make sure that standard output has everything; OSError where it has not."""
@@ -107,19 +138,6 @@ def to_bytes(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace")
-
-
-def _visible(text: str) -> str:
-    from llmcli.output.sanitize import sanitize
-
-    return sanitize(text, terminal=True)
-
-
-def _one_line(text: str) -> str:
-    return "".join(
-        character if character.isprintable() or character == " " else repr(character)[1:-1]
-        for character in text
-    )
 
 
 def from_system() -> Environment:

@@ -26,7 +26,7 @@ Kind = Literal["document", "documents", "lines", "rows"]
 
 
 class Item(NamedTuple):
-    """One text, or why there is none; `source` is a file's name, `-`, `--text`, or one of these with a line."""
+    """One text, or why there is none; `source` is a file, `-` or `--text`, and `:3` after it a line."""
 
     source: str
     text: str

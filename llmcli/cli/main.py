@@ -174,6 +174,8 @@ def run(args: Sequence[str], env: Environment) -> int:
         return 141
     except Exception as error:
         return _report(error, env)
+    finally:
+        env.close()
 
 
 def _flush(env: Environment) -> None:
@@ -188,6 +190,7 @@ def _flush(env: Environment) -> None:
 def _report(error: Exception, env: Environment) -> int:
     """Print one line, give the exit code."""
     known = _as_llm_error(error)
+    env.close()
     if isinstance(known.__cause__ or known.__context__, BrokenPipeError):
         return 141
     if env.debug:

@@ -7,7 +7,7 @@ its process loads the model while we read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,37 +20,42 @@ from llmcli.paths import cache_dir, make_private
 if TYPE_CHECKING:
     from llmcli.cli.options import ModelOptions
     from llmcli.engines.base import Engine, EngineOptions
+    from llmcli.models.resolve import ModelFile
 
 STARTER_NOTE = "answering with the built-in model, which is small; `llm models list` shows larger ones"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """An engine with the reference it was opened from, its options, and its models.yaml overrides."""
+class Chosen:
+    """Which model answers: its reference, its options, its file (if it is one), its templates' overrides."""
 
-    engine: Engine
     reference: str
     options: EngineOptions
-    templates: dict[str, Any]
+    model: ModelFile | None
+    templates: Mapping[str, Mapping[str, Any]]
+
+
+def choose(env: Environment, options: ModelOptions) -> Chosen:
+    """The model that the options and settings name. Raises UsageError, ModelError, MissingInput."""
+    settings = config.load(env.environ)
+    reference = options.model or settings.model
+    model, templates = None, {}
+    if engines.engine_of(reference) is None:
+        from llmcli.models.resolve import resolve
+
+        model = resolve(reference)
+        templates = model.entry.templates if model.entry else {}
+    return Chosen(reference, options.engine_options(settings, env.verbose), model, templates)
 
 
 @contextmanager
-def opened(env: Environment, options: ModelOptions) -> Iterator[Opened]:
-    """Open the engine that the options and settings name; it is closed on the way out."""
-    settings = config.load(env.environ)
-    reference = options.model or settings.model
-    engine_options = options.engine_options(settings, env.verbose)
-    model = None
-    if not reference.startswith(engines.WITHOUT_FILE):
-        from llmcli import models
-
-        model = models.resolve(reference, settings)
-    _say_where(reference, env)
-    engine = engines.open_engine(reference, engine_options, model)
+def opened(env: Environment, chosen: Chosen) -> Iterator[Engine]:
+    """The chosen model's engine, loading; it is closed on the way out."""
+    _say_where(chosen.reference, env)
+    engine = engines.open_engine(chosen.reference, chosen.options, chosen.model)
     try:
-        entry = getattr(model, "entry", None)
-        yield Opened(engine, reference, engine_options, dict(getattr(entry, "templates", None) or {}))
+        yield engine
     finally:
         engine.close()
 

@@ -82,7 +82,8 @@ class ModelOptions:
         str | None, _model("--gpu-layers", metavar="auto|all|N", help="Layers on the GPU (default: auto).")
     ] = None
     kv_type: Annotated[
-        KvType | None, _model("--kv-type", help="Number format of the KV cache (default: f16).")
+        KvType | None,
+        _model("--kv-type", metavar="TYPE", help="Number format of the KV cache: f16, q8_0, q4_0, …."),
     ] = None
     lora: Annotated[
         list[str] | None,

@@ -13,6 +13,7 @@ from llmcli import registry
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.cli.environment import Environment
 from llmcli.errors import BadConfig, CannotCreate, LlmError, MissingInput, UsageError
+from llmcli.output.table import table
 from llmcli.paths import config_dir, make_private
 from llmcli.registry import RESERVED, Found
 
@@ -34,23 +35,23 @@ def list_templates(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a template.")] = False,
 ) -> None:
     """List every template that can be called from here."""
-    from llmcli.templates import load_template
-
     env = environment(ctx)
     found = registry.list_templates(env.cwd)
-    width = max((len(one.name) for one in found), default=0)
-    for one in found:
-        problem = ""
-        try:
-            load_template(one)
-        except LlmError as error:
-            problem = str(error)
-        if as_json:
+    problems = [_problem(one) for one in found]
+    if as_json:
+        for one, problem in zip(found, problems):
             env.write(json.dumps(_record(one, problem), ensure_ascii=False) + "\n")
-        else:
-            what = f"broken: {problem}" if problem else registry.help_line(one.path)
-            hides = ", hides another" if one.shadows else ""
-            env.write(f"{one.name:<{width}}  {one.source + hides:<8}  {what}\n")
+        return
+    rows = [
+        (
+            one.name,
+            one.source + (", hides another" if one.shadows else ""),
+            f"broken: {problem}" if problem else registry.help_line(one.path),
+        )
+        for one, problem in zip(found, problems)
+    ]
+    for line in table(("NAME", "FROM", "HELP"), rows, terminal=env.stdout_is_terminal, width=env.width):
+        env.write(line + "\n")
 
 
 @app.command("show", cls=Command, epilog="llm prompts show sentiment")
@@ -111,6 +112,17 @@ def path(ctx: typer.Context) -> None:
     env = environment(ctx)
     for _, folder in registry.folders(env.cwd):
         env.write(f"{folder}\n")
+
+
+def _problem(one: Found) -> str:
+    """What keeps a template from being used; empty for a good one."""
+    from llmcli.templates import load_template
+
+    try:
+        load_template(one)
+    except LlmError as error:
+        return str(error)
+    return ""
 
 
 def _check(name: str, env: Environment) -> bool:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 ENDINGS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 BAR_WIDTH = 30  # columns of a full probability bar
 
+_BREAKS = dict.fromkeys([*range(9, 14), 0x85, 0x2028, 0x2029], " ")  # what ends a cell or a line
+
 Write = Callable[[str], None]
 
 
@@ -108,7 +110,7 @@ FORMS: dict[str, Form] = {
 }
 
 
-def form_name(options: OutputOptions) -> str:
+def form_name(options: OutputOptions, kind: Kind) -> str:
     """The name of the form that the options ask for. Raises UsageError where they ask for two."""
     if options.json and options.format not in (None, "jsonl", "json"):
         raise UsageError(f"--json and --format {options.format} contradict each other", hint="give one")

@@ -1,53 +1,49 @@
-"""The engines: who answers. One module each, found by name; `base` says what they promise."""
+"""
+The engines: who answers. One module each, found by name; `base` says what they promise.
+
+A reference `NAME:REST` whose NAME is a module here goes to that module's `open_engine(REST, options)`;
+everything else is a model file, and goes to `llama`.
+"""
 
 from __future__ import annotations
 
-import pkgutil
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from llmcli.engines.base import Engine, EngineOptions
-    from llmcli.models import ModelFile
+    from llmcli.models.resolve import ModelFile
 
-LOCAL = "llama"  # the engine of model files; every other one is named in the reference
-
-
-def engine_names() -> list[str]:
-    """The engines that a reference can name: `scripted:replies.yaml`, `server:URL#model`."""
-    modules = {module.name for module in pkgutil.iter_modules(__path__)}
-    return sorted(modules - {"base", LOCAL})
+_NOT_BY_NAME = ("__init__", "base", "llama")
 
 
 def engine_of(reference: str) -> str | None:
     """
-    The engine that a reference names; None for a model, which is the local engine's.
+    The engine that a reference names; None where it names a model instead.
 
-    >>> engine_of("scripted:replies.yaml"), engine_of("hf:owner/model:Q4_K_M")
-    ('scripted', None)
+    >>> engine_of("scripted:replies.yaml"), engine_of("hf:owner/repo:Q4_K_M"), engine_of("starter")
+    ('scripted', None, None)
     """
     name, colon, _ = reference.partition(":")
-    return name if colon and name in engine_names() else None
+    if not colon or not name.isidentifier() or name in _NOT_BY_NAME:
+        return None
+    folder = Path(__file__).parent
+    there = (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()
+    return name if there else None
 
 
 def open_engine(reference: str, options: EngineOptions, model: ModelFile | None = None) -> Engine:
     """
-    Open the engine for a reference; its module is imported now and not before.
-
-    `NAME:REST` goes to engines/NAME as REST. Everything else is a model: an alias, a path, or
-    hf:owner/repo:quant; `model` is what it resolved to, where the caller already knows.
+    Open the engine that a reference means; `model` is its file, where it is one.
 
     Raises what the engine raises: ModelError, MissingInput, BackendUnreachable, BadConfig.
     """
-    named = engine_of(reference)
-    if named is not None:
-        opened: Engine = import_module(f"llmcli.engines.{named}").open_engine(
-            reference.partition(":")[2], options
-        )
-        return opened
-    if model is None:
-        from llmcli.models import resolve
+    name = engine_of(reference)
+    if name is not None:
+        module = import_module(f"llmcli.engines.{name}")
+        return cast("Engine", module.open_engine(reference.partition(":")[2], options))
+    from llmcli.engines import llama
 
-        model = resolve(reference)
-    local: Engine = import_module(f"llmcli.engines.{LOCAL}").open_engine(model, options)
-    return local
+    assert model is not None
+    return llama.open_engine(model, options)

@@ -1,0 +1,115 @@
+"""`llm complete`: continue a text as it stands. The only command that takes its text as an argument."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Annotated
+
+import typer
+from msgspec.structs import replace
+
+from llmcli.cli import opening
+from llmcli.cli.door import Command, environment, new_app
+from llmcli.cli.environment import Environment
+from llmcli.cli.options import ModelOptions, SamplingOptions, takes
+from llmcli.engines.base import Engine
+from llmcli.errors import UsageError
+from llmcli.messages import Completion, Prompt, Sampling
+
+DEFAULT = Sampling(temperature=0.7, max_tokens=256)  # a raw continuation has no end of its own
+
+EXAMPLES = """
+llm complete "Once upon a time" -n 3 --seed 7
+cat draft.txt | llm complete --max-tokens 80
+"""
+
+Text = Annotated[str | None, typer.Argument(metavar="TEXT", help="The beginning; - is standard input.")]
+
+app = new_app()
+
+
+@app.command(cls=Command, epilog=EXAMPLES)
+@takes(model=ModelOptions, sampling=SamplingOptions)
+def complete(
+    ctx: typer.Context,
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="The beginning; - is standard input.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("-n", "--samples", metavar="N", min=1, max=1000, help="How many continuations.")
+    ] = 1,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text; repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a continuation.")] = False,
+    *,
+    model: ModelOptions,
+    sampling: SamplingOptions,
+) -> None:
+    """Continue a text as it stands, without a chat template. Prints what follows, not the beginning."""
+    env = environment(ctx)
+    if text is None and env.stdin_is_terminal:
+        raise UsageError("no text to continue", hint='for example: llm complete "Once upon a time"')
+    chosen = opening.choose(env, model)
+    drawn = sampling.sampling(replace(DEFAULT, stop=tuple(stop or ())))
+    if sampling.seed is None:
+        drawn = replace(drawn, seed=secrets.randbits(31))
+    with opening.opened(env, chosen) as engine:
+        prompt = Prompt(raw=_read(text, env))
+        if env.verbose:
+            env.note(f"seed {drawn.seed}")
+        for number in range(samples):
+            one = replace(drawn, sample=number)
+            if as_json:
+                _print_json(prompt, one, engine, env)
+            else:
+                if samples > 1 and not env.quiet:
+                    env.write(("\n" if number else "") + f"==> {number + 1} <==\n")
+                _print(prompt, one, engine, env)
+
+
+def _read(text: str | None, env: Environment) -> str:
+    """The beginning; one that comes by a pipe loses the newline that ends it."""
+    if text is not None and text != "-":
+        return text
+    from llmcli.documents import read_stream
+
+    return read_stream(env.stdin).removesuffix("\n")
+
+
+def _print(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> None:
+    """Print one continuation as it is written."""
+    env.status("reading")
+    for piece in engine.stream(prompt, sampling):
+        if isinstance(piece, Completion):
+            _note_cut(piece, env)
+        else:
+            env.status("")
+            env.write(piece.text, flush=True)
+    if not env.at_line_start:
+        env.write("\n")
+
+
+def _print_json(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> None:
+    """Print one continuation as a JSON object."""
+    env.status("writing")
+    last = next(piece for piece in engine.stream(prompt, sampling) if isinstance(piece, Completion))
+    record = {
+        "source": prompt.raw,
+        "complete": last.text,
+        "sample": sampling.sample,
+        "seed": sampling.seed,
+        "error": None,
+        "finish_reason": last.finish_reason,
+        "tokens": {"prompt": last.usage.prompt, "answer": last.usage.answer},
+        "model": engine.info.model,
+    }
+    env.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _note_cut(completion: Completion, env: Environment) -> None:
+    if completion.finish_reason == "length":
+        if not env.at_line_start:
+            env.write("\n")
+        env.note(f"the continuation is cut at {completion.usage.answer:,} tokens (see --max-tokens)")

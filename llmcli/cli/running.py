@@ -1,0 +1,268 @@
+"""
+One call of a text command, from the command line's words to the answers on standard output.
+
+Choose the input, choose the model, open the engine, and then: rows go to `llmcli.rows`, a dry run
+shows the prompts, everything else is asked and written answer by answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmcli.cli import inputs, opening, results
+from llmcli.cli.environment import Environment
+from llmcli.cli.inputs import Inputs, Item
+from llmcli.cli.opening import Chosen
+from llmcli.cli.options import InputOptions, ModelOptions, OutputOptions, RowOptions, SamplingOptions
+from llmcli.cli.results import Answer
+from llmcli.cli.tally import Tally
+from llmcli.errors import LlmError, UsageError
+from llmcli.templates import Template, check_values, label_set, render, sampling_for, with_overrides
+
+if TYPE_CHECKING:
+    from llmcli.engines.base import Engine
+    from llmcli.messages import Sampling
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says; `example` is a line that would work, `shadows` as in registry.Found."""
+
+    template: Template
+    values: Mapping[str, Any]
+    files: tuple[str, ...]
+    extract: bool | None
+    model: ModelOptions
+    sampling: SamplingOptions
+    input: InputOptions
+    output: OutputOptions
+    rows: RowOptions
+    example: str
+    shadows: bool
+
+
+@dataclass(frozen=True)
+class Task:
+    """The same, ready to be run: the template as the model wants it, everything checked."""
+
+    asked: Asked
+    template: Template
+    values: Mapping[str, Any]
+    sampling: Sampling
+    chosen: Inputs
+    model: Chosen
+
+
+def run(asked: Asked, env: Environment) -> None:
+    """Text in, template, engine, text out."""
+    task = prepare(asked, env)
+    if asked.shadows and asked.template.source == "project":
+        env.note(f"{asked.template.path} is used, not the template of that name elsewhere")
+    if asked.rows.on:
+        _run_rows(task, None, env)
+        return
+    with opening.opened(env, task.model) as engine:
+        if task.chosen.kind == "rows" or (task.chosen.kind == "lines" and asked.output.output):
+            _run_rows(task, engine, env)
+        elif asked.output.dry_run:
+            _dry_run(task, engine, env)
+        else:
+            _run_texts(task, engine, env)
+
+
+def prepare(asked: Asked, env: Environment) -> Task:
+    """Check everything that can be checked before a model is loaded."""
+    chosen = inputs.choose(asked.files, asked.input, env, asked.example)
+    results.form_name(asked.output, chosen.kind)
+    values = check_values(asked.template, asked.values)
+    model = opening.choose(env, asked.model)
+    template = _for_model(asked, model)
+    if template.mode == "label":
+        label_set(template, values)
+    sampling = sampling_for(template, values, asked.sampling.given())
+    return Task(asked, template, values, sampling, chosen, model)
+
+
+def _for_model(asked: Asked, model: Chosen) -> Template:
+    """The template as this model wants it, in the mode that the command line wants."""
+    from msgspec.structs import replace
+
+    template = asked.template
+    overrides = model.templates.get(template.name)
+    if overrides and template.source == "built in":
+        template = with_overrides(template, overrides)
+    if asked.extract is True:
+        return replace(template, mode="extract")
+    if asked.extract is False and template.mode == "extract":
+        return replace(template, mode="generate")
+    return template
+
+
+# ------------------------------------------------------------ texts
+
+
+def _run_texts(task: Task, engine: Engine, env: Environment) -> None:
+    """Ask for every text and write each answer in its turn."""
+    output = task.asked.output
+    form = results.form_name(output, task.chosen.kind)
+    tally = Tally(env, single=task.chosen.kind == "document")
+    shape = results.Shape(
+        kind=task.chosen.kind,
+        name=output.as_name or task.template.name,
+        template=task.template.name,
+        model=engine.info.model,
+        labels=label_set(task.template, task.values) if task.template.mode == "label" else None,
+        probabilities=output.probabilities,
+        headings=not env.quiet,
+        bars=env.stdout_is_terminal and not env.quiet and not output.output,
+    )
+    with results.destination(output.output, env) as write:
+        if _streams(task, form, env):
+            _stream(task, engine, tally, env)
+        else:
+            for words in results.FORMS[form](shape, _answers(task, engine, tally, env)):
+                write(words)
+    tally.finish()
+
+
+def _answers(task: Task, engine: Engine, tally: Tally, env: Environment) -> Iterator[Answer]:
+    """Every text's answer, in the order of the texts, each as soon as it and those before it are there."""
+    from llmcli.tasks import run_tasks
+
+    waiting: dict[int, Item] = {}
+
+    def texts() -> Iterator[str]:
+        for position, item in enumerate(task.chosen.items(env)):
+            waiting[position] = item
+            yield "" if item.error else item.text
+
+    outcomes = run_tasks(task.template, texts(), engine, task.values, task.sampling, notify=env.status)
+    with closing(in_order(outcomes)) as ordered:
+        for position, outcome in ordered:
+            item = waiting.pop(position)
+            if item.error is not None:
+                yield Answer(item, None, tally.failed(item, item.error))
+            elif isinstance(outcome, LlmError):
+                yield Answer(item, None, tally.failed(item, outcome))
+            else:
+                tally.answered(item, outcome)
+                yield Answer(item, outcome)
+
+
+def in_order(outcomes: Iterator[tuple[int, T]]) -> Generator[tuple[int, T]]:
+    """
+    Hold back what comes too early.
+
+    >>> list(in_order(iter([(1, "b"), (0, "a"), (2, "c")])))
+    [(0, 'a'), (1, 'b'), (2, 'c')]
+    """
+    held: dict[int, T] = {}
+    following = 0
+    try:
+        for position, outcome in outcomes:
+            held[position] = outcome
+            while following in held:
+                yield following, held.pop(following)
+                following += 1
+    finally:
+        close = getattr(outcomes, "close", None)  # a generator: end it now, which cancels what it asked
+        if close is not None:
+            close()
+
+
+def _streams(task: Task, form: str, env: Environment) -> bool:
+    """Whether the answer is printed as it is written: one text, generated, to a terminal or on request."""
+    output = task.asked.output
+    plain = task.chosen.kind == "document" and task.template.mode == "generate" and form == "text"
+    return plain and not output.output and (output.stream or env.stdout_is_terminal)
+
+
+def _stream(task: Task, engine: Engine, tally: Tally, env: Environment) -> None:
+    """Print the only text's answer as it is written."""
+    from llmcli.tasks import stream_task
+
+    item = next(task.chosen.items(env))
+    if item.error is not None:
+        tally.failed(item, item.error)
+        return
+    try:
+        for piece in stream_task(task.template, item.text, engine, task.values, task.sampling):
+            if isinstance(piece, str):
+                env.write(piece, flush=True)
+            else:
+                tally.answered(item, piece)
+    except LlmError as error:
+        tally.failed(item, error)
+    finally:
+        if not env.at_line_start:
+            env.write("\n")
+
+
+# ------------------------------------------------------------ rows
+
+
+def _run_rows(task: Task, engine: Engine | None, env: Environment) -> None:
+    """Hand rows to `llmcli.rows`, one file at a time."""
+    from llmcli.rows import job as batch
+    from llmcli.rows.runner import run_rows
+
+    asked, output = task.asked, task.asked.output
+    job = batch.Job(
+        template=task.template,
+        values=task.values,
+        sampling=task.sampling,
+        model=task.model.reference,
+        engine=task.model.options,
+        truncate=asked.input.truncate,
+    )
+    files = task.chosen.files
+    if output.output and len(files) + len(task.chosen.texts) > 1:
+        raise UsageError("-o takes one input file of rows", hint="one call for each")
+    for name in files:
+        options = batch.RowOptions(
+            source=None if name == inputs.STDIN else env.cwd / name,
+            input_format="lines" if task.chosen.kind == "lines" else None,
+            field=asked.input.field,
+            encoding=asked.input.encoding,
+            output=env.cwd / output.output if output.output else None,
+            output_format=output.format or ("jsonl" if output.json else None),
+            name=output.as_name,
+            probabilities=output.probabilities,
+            limit=asked.rows.limit,
+            max_errors=asked.rows.max_errors,
+            retry_errors=asked.rows.retry_errors,
+            dry_run=output.dry_run,
+            on=asked.rows.on,
+            copies=asked.rows.copies,
+        )
+        run_rows(job, options, engine, env)
+
+
+# ------------------------------------------------------------ dry run
+
+
+def _dry_run(task: Task, engine: Engine, env: Environment) -> None:
+    """Show what the model would be asked, and how long it is; ask nothing."""
+    tally = Tally(env, single=task.chosen.kind == "document")
+    for item in task.chosen.items(env):
+        if item.error is not None:
+            tally.failed(item, item.error)
+            continue
+        prompt = render(task.template, item.text, task.values)
+        tokens = engine.count_tokens([prompt])[0]
+        if results.form_name(task.asked.output, task.chosen.kind) == "text":
+            for message in prompt.messages:
+                env.write(f"[{message.role}]\n{message.content}\n\n")
+            env.write(f"{tokens:,} tokens of {engine.info.context:,}\n")
+        else:
+            messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+            shown = {"source": item.source, "messages": messages}
+            numbers = {"tokens": tokens, "context": engine.info.context}
+            env.write(json.dumps({**shown, **numbers}, ensure_ascii=False) + "\n")
+    tally.finish()
