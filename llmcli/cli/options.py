@@ -83,7 +83,7 @@ class ModelOptions:
     ] = None
     kv_type: Annotated[
         KvType | None,
-        _model("--kv-type", metavar="TYPE", help="Number format of the KV cache: f16, q8_0, q4_0, …."),
+        _model("--kv-type", metavar="TYPE", help="Numbers of the KV cache: f16, q8_0, …."),
     ] = None
     lora: Annotated[
         list[str] | None,
