@@ -159,7 +159,7 @@ class InputOptions:
     ] = None
     truncate: Annotated[
         Cut | None,
-        _input("--truncate", help="Cut this part out of a text that is too long for the context."),
+        _input("--truncate", metavar="head|tail|middle", help="Cut this out of a text over the context."),
     ] = None
 
 
@@ -171,7 +171,9 @@ class OutputOptions:
         str | None,
         _output("-o", "--output", metavar="FILE", help="Write there; the format comes from its ending."),
     ] = None
-    format: Annotated[Format | None, _output("--format", help="(default: text)")] = None
+    format: Annotated[
+        Format | None, _output("--format", metavar="text|json|jsonl|csv|tsv", help="(default: text)")
+    ] = None
     json: Annotated[
         bool, _output("--json", help="One JSON object a text, one a line (= --format jsonl).")
     ] = False
@@ -204,7 +206,8 @@ class RowOptions:
         bool, _rows("--retry-errors", help="Ask again for the rows that failed last time.")
     ] = False
     on: Annotated[
-        Literal["ray"] | None, _rows("--on", help="Run on a Ray cluster, local or at RAY_ADDRESS.")
+        Literal["ray"] | None,
+        _rows("--on", metavar="ray", help="Run on a Ray cluster, local or at RAY_ADDRESS."),
     ] = None
     copies: Annotated[
         int | None, _rows("--copies", metavar="N", min=1, help="Model copies on the cluster.")

@@ -17,7 +17,6 @@ from llmcli.cli.door import Command, environment
 from llmcli.cli.environment import Environment
 from llmcli.cli.options import InputOptions, ModelOptions, OutputOptions, RowOptions, SamplingOptions
 from llmcli.cli.running import Asked, run
-from llmcli.errors import BadConfig
 from llmcli.registry import Found
 from llmcli.templates import Param, Template, load_template
 
@@ -45,6 +44,8 @@ def template_command(found: Found, env: Environment) -> Command:
     return cast(Command, typer.main.get_command(app))
 
 
+OWN = "of_template_"  # in front of a template's own parameters: one may be called `from`, or `files`
+
 _CONTEXT = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
 
@@ -60,12 +61,6 @@ def _parameters(template: Template) -> list[inspect.Parameter]:
         made.append(_parameter("extract", choice, bool))
     for group in GROUPS.values():
         made += options.parameters(group)
-    taken = [parameter.name for parameter in made]
-    clash = next((param for param in template.params if taken.count(param.name) > 1), None)
-    if clash is not None:
-        raise BadConfig(
-            f"{template.path}: every command has an option {clash.option}", hint="rename the parameter"
-        )
     return made
 
 
@@ -77,10 +72,10 @@ def _own_option(param: Param) -> inspect.Parameter:
     """A template's parameter; its value stays text here, `check_values` knows its type."""
     if param.type == "bool":
         both = f"{param.option}/--no-{param.option[2:]}"
-        return _parameter(param.name, typer.Option(None, both, help=_help(param)), bool)
+        return _parameter(OWN + param.name, typer.Option(None, both, help=_help(param)), bool)
     metavar = "|".join(param.choices) or {"list": "A,B,…", "int": "N", "float": "X"}.get(param.type, "TEXT")
     declared = typer.Option(None, param.option, metavar=metavar, help=_help(param), show_default=False)
-    return _parameter(param.name, declared, str)
+    return _parameter(OWN + param.name, declared, str)
 
 
 def _help(param: Param) -> str:
@@ -96,7 +91,7 @@ def _asked(template: Template, given: dict[str, Any], example: str, shadows: boo
         template=template,
         files=tuple(given.pop("files") or ()),
         extract=given.pop("extract", None),
-        values=given,
+        values={name.removeprefix(OWN): value for name, value in given.items()},
         example=example,
         shadows=shadows,
         **groups,
