@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from msgspec import Struct
@@ -45,7 +45,7 @@ class Refused(Exception):  # noqa: N818 - it carries a Problem, it is not shown 
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the core types of YAML 1.2 only."""
 
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - as PyYAML declares it
 
 
 # libyaml's parser where PyYAML was built with it: five times as fast, and nothing is built by it here.

@@ -1,0 +1,217 @@
+"""
+Take a text apart into the paragraphs that are words and the layout that is not, and put it together again.
+
+    ## Opening hours            "## " + words
+    - Monday: **closed**        "- " + words
+    | Day | Hours |             "| " + words + " | " + words + " |"
+
+Kept as they are: blank lines, indentation, the marks of headings, lists, quotes and tables, code blocks, lines
+without a letter, and the number of lines. The lines of a wrapped paragraph are one text, and the answer
+is spread over as many lines. Knows nothing of models; what is done to the words is the caller's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+from msgspec import Struct
+
+
+class Paragraph(Struct, frozen=True):
+    """
+    Words to be replaced: `text` is on one line; `frame` has what stands before and after on each line
+    it came from, `widths` the lengths of these lines.
+    """
+
+    text: str
+    frame: tuple[tuple[str, str], ...]
+    widths: tuple[int, ...]
+    in_table: bool = False
+
+
+Part = str | Paragraph
+
+WRAPPED = 40  # a line shorter than this was ended by its writer, not by an editor
+
+# Indentation and quote marks, then the mark of a heading, list item or task.
+_MARK = re.compile(
+    r"(?P<quote>\s*(?:>\s?)*)(?P<mark>(?:\s*(?:#{1,6}|[-*+•–]|\d{1,3}[.)]|[a-zA-Z]\))\s+(?:\[[ xX]\]\s+)?)*)"
+)
+_FENCE = re.compile(r"\s*(?:>\s?)*(```+|~~~+)")
+_DEFINITION = re.compile(r"\s*(?:\[[^\]]+\]:|<\S+>|https?://\S+|!\[[^\]]*\]\([^)]*\))\s*\S*\s*\Z")
+_SENTENCE_END = re.compile(r"[.!?…。！？:;]['\"”’)\]]*\Z")
+_CELL = re.compile(r"((?<!\\)\|)")
+_WIDE = re.compile(r"[⺀-鿿가-힯＀-￯]")
+
+
+def parts(text: str) -> list[Part]:
+    """
+    The text as layout (str) and paragraphs, in order.
+
+    >>> [part if isinstance(part, str) else part.text for part in parts("# Hi\\n\\n- one")]
+    ['Hi', '\\n\\n', 'one']
+    """
+    made: list[Part] = []
+    for part in _parts(text):
+        if isinstance(part, str) and made and isinstance(made[-1], str):
+            made[-1] += part
+        elif part != "":
+            made.append(part)
+    return made
+
+
+def written(part: Part, answer: str) -> str:
+    """
+    A part with the answer in the place of its words; layout stays as it is.
+
+    >>> written(parts("  - Good day!  ")[0], "Guten Tag!")
+    '  - Guten Tag!  '
+    """
+    if isinstance(part, str):
+        return part
+    words = " ".join(answer.split())
+    if part.in_table:
+        words = _CELL.sub(r"\\\1", words)
+    lines = spread(words, part.widths)
+    return "\n".join(before + line + after for (before, after), line in zip(part.frame, lines))
+
+
+def spread(words: str, widths: Sequence[int]) -> list[str]:
+    """
+    The words over as many lines as there are widths, each about its share.
+
+    >>> spread("eins zwei drei vier", [10, 10])
+    ['eins zwei', 'drei vier']
+    """
+    lines = []
+    left = sum(widths)
+    for width in widths[:-1]:
+        cut = _cut_near(words, round(len(words) * width / left)) if left else 0
+        lines.append(words[:cut].rstrip())
+        words = words[cut:].lstrip()
+        left -= width
+    return [*lines, words]
+
+
+def _cut_near(words: str, wanted: int) -> int:
+    """The break between two words that is nearest; any place in a script that has no spaces."""
+    before, after = words.rfind(" ", 0, wanted + 1), words.find(" ", wanted)
+    near = min((place for place in (before, after) if place > 0), key=lambda p: abs(p - wanted), default=None)
+    if near is not None and (abs(near - wanted) <= 20 or not _WIDE.search(words)):
+        return near
+    return wanted if _WIDE.search(words) else len(words)
+
+
+def _parts(text: str) -> Iterator[Part]:
+    fence = ""
+    block: list[tuple[str, str, str]] = []  # lines that may be one paragraph: before, words, after
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        end = "\n" if number < len(lines) - 1 else ""
+        opened = _FENCE.match(line)
+        plain = fence or opened or not any(map(str.isalpha, line)) or _DEFINITION.match(line)
+        if plain or _is_row(line):
+            yield from _block_parts(block)
+            block = []
+            yield from _row(line) if not plain else (line,)
+            yield end
+            if opened and not fence:
+                fence = opened[1]
+            elif opened and opened[1].startswith(fence) and line.strip().endswith(opened[1]):
+                fence = ""
+            continue
+        framed = _framed(line)
+        if block and not _continues(block, framed):
+            yield from _block_parts(block)
+            block = []
+        block.append((framed[0], framed[1], framed[2] + end))
+    yield from _block_parts(block)
+
+
+def _framed(line: str) -> tuple[str, str, str]:
+    """What stands before the words, the words, and what stands after."""
+    match = _MARK.match(line)
+    start = match.end() if match else 0
+    words = line[start:].rstrip()
+    return line[:start], words, line[start + len(words) :]
+
+
+def _continues(block: list[tuple[str, str, str]], framed: tuple[str, str, str]) -> bool:
+    """Whether a line may go on with the paragraph above: no mark of its own, and no hard break above it."""
+    before, _, after = block[-1]
+    match = _MARK.match(framed[0])
+    if match is None or match["mark"].strip() or "#" in before:
+        return False
+    same_quote = match["quote"].count(">") == before.count(">")
+    return same_quote and not after.startswith("  ") and not block[-1][1].endswith("\\")
+
+
+def _block_parts(block: list[tuple[str, str, str]]) -> Iterator[Part]:
+    """One paragraph if its lines were wrapped by an editor; else each line is a text of its own."""
+    if _is_wrapped([words for _, words, _ in block]):
+        *inner, last = block
+        frame = (*((before, after.removesuffix("\n")) for before, _, after in inner), (last[0], ""))
+        yield Paragraph(
+            _joined(words for _, words, _ in block), frame, tuple(len(words) for _, words, _ in block)
+        )
+        yield last[2]
+        return
+    for before, words, after in block:
+        if any(map(str.isalpha, words)):
+            yield Paragraph(words, ((before, ""),), (len(words),))
+            yield after
+        else:
+            yield before + words + after
+
+
+def _is_wrapped(lines: Sequence[str]) -> bool:
+    """
+    Whether an editor broke these lines: each is as full as it can be, and few end with a sentence.
+
+    A file with a sentence on each line is not wrapped, and its lines are not to be mixed.
+    """
+    if len(lines) < 2:
+        return False
+    width = max(map(_width, lines))
+    ended = sum(bool(_SENTENCE_END.search(line)) for line in lines[:-1])
+    full = all(
+        _width(line) >= WRAPPED and _width(line) + 1 + _width(_first_word(after)) > width
+        for line, after in pairwise(lines)
+    )
+    return full and 2 * ended < len(lines)
+
+
+def _first_word(line: str) -> str:
+    return line[:1] if _WIDE.match(line) else line.split(maxsplit=1)[0]
+
+
+def _width(line: str) -> int:
+    """Columns on a terminal, near enough: a Chinese character takes two."""
+    return len(line) + len(_WIDE.findall(line))
+
+
+def _joined(lines: Iterable[str]) -> str:
+    text = ""
+    for line in lines:
+        glued = not text or (_WIDE.match(text[-1]) and _WIDE.match(line[0]))
+        text += line if glued else " " + line
+    return text
+
+
+def _is_row(line: str) -> bool:
+    return line.lstrip().startswith("|") and len(_CELL.findall(line)) > 1
+
+
+def _row(line: str) -> Iterator[Part]:
+    """The cells of a table's row; bars and padding are layout."""
+    for piece in _CELL.split(line):
+        words = piece.strip()
+        if not any(map(str.isalpha, words)):
+            yield piece
+            continue
+        start = piece.index(words)
+        yield piece[:start]
+        yield Paragraph(words, (("", ""),), (len(words),), in_table=True)
+        yield piece[start + len(words) :]

@@ -1,0 +1,103 @@
+"""The two doors: `run_tasks` for any number of texts, `stream_task` for one that is shown as it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from llmcli.engines.base import Engine
+from llmcli.errors import LlmError
+from llmcli.messages import Sampling
+from llmcli.tasks.extract import Extract
+from llmcli.tasks.flow import Way, flow
+from llmcli.tasks.generate import Generate
+from llmcli.tasks.label import Label
+from llmcli.tasks.nouns import EMPTY, Failed, Notify, Result, Task, Truncate
+from llmcli.tasks.paragraphs import Paragraphs
+from llmcli.templates import Template, schema_for
+
+_WAYS: dict[str, Callable[[Task], Way[Any]]] = {
+    "generate": Generate,
+    "label": Label,
+    "extract": Extract,
+}
+
+
+def _unheard(news: str) -> None:
+    pass
+
+
+def run_tasks(
+    template: Template,
+    texts: Iterable[str],
+    engine: Engine,
+    values: Mapping[str, Any],
+    sampling: Sampling,
+    *,
+    notify: Notify = _unheard,
+    truncate: Truncate | None = None,
+) -> Iterator[tuple[int, Result | LlmError]]:
+    """
+    Text in, template, engine, text out: (position in texts, result) as they finish, in any order.
+
+    `values` are those of `check_values`, `sampling` that of `sampling_for`. Texts are drawn when the engine
+    has room for them, so they may have no end. One text's failure is its LlmError, and the others go on; a text
+    without words gives an empty result, and no model is asked. A text over the context is read in parts
+    where the template says how they are joined, cut where `truncate` names the part to leave out, and else
+    its InputTooLong stands. `notify` hears what is going on: "part 3 of 7". Closing the iterator cancels.
+
+    Raises what ends everything: EngineCrashed, BackendUnreachable, and what `texts` raises.
+    """
+    task = Task(template, engine, values, _with_schema(template, values, sampling), notify, truncate)
+    return flow(texts, _way(task))
+
+
+def stream_task(
+    template: Template,
+    text: str,
+    engine: Engine,
+    values: Mapping[str, Any],
+    sampling: Sampling,
+    *,
+    notify: Notify = _unheard,
+    truncate: Truncate | None = None,
+) -> Iterator[str | Result]:
+    """
+    The answer to one text as it is written, then its result; the joined pieces are the result's text.
+
+    Labels and extracted sentences come in one piece. Raises LlmError.
+    """
+    task = Task(template, engine, values, _with_schema(template, values, sampling), notify, truncate)
+    if not text or text.isspace():
+        yield EMPTY
+        return
+    way = _way(task)
+    try:
+        if isinstance(way, Generate | Paragraphs):
+            yield from way.stream(text)
+            return
+        for _, answer in flow([text], way):
+            if isinstance(answer, LlmError):
+                raise answer
+            yield answer.text
+            yield answer
+    except Failed as failed:
+        raise failed.error from failed
+
+
+def _way(task: Task) -> Way[Any]:
+    template = task.template
+    if template.mode == "generate" and template.keep_layout:
+        return Paragraphs(task)
+    return _WAYS[template.mode](task)
+
+
+def _with_schema(template: Template, values: Mapping[str, Any], sampling: Sampling) -> Sampling:
+    """A template's schema holds even where the caller did not ask for it."""
+    if sampling.schema is not None or sampling.grammar is not None:
+        return sampling
+    schema = schema_for(template, values)
+    return sampling if schema is None else msgspec.structs.replace(sampling, schema=json.dumps(schema))
