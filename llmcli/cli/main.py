@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
+from typer.completion import shell_complete
 from typer.exceptions import Abort, TyperException
 
 from llmcli import __version__
@@ -49,6 +50,8 @@ COMMANDS = {
     "doctor": Entry("llmcli.cli.doctor", MANAGEMENT, "Check this machine and this installation."),
     "completion": Entry("llmcli.cli.completion", MANAGEMENT, "Print the completion script of a shell."),
 }
+
+PROGRAM_NAMES = ("llm", "llmcli")
 
 EXAMPLES = """
 llm summarize report.txt
@@ -150,10 +153,17 @@ def program(args: Sequence[str], env: Environment) -> int:
     app = new_app(example=EXAMPLES)
     app.info.cls = Commands
     app.callback()(_root)
-    result = typer.main.get_group(app).main(
-        list(args), prog_name="llm", complete_var="_LLM_COMPLETE", standalone_mode=False, obj=env
-    )
-    return result if isinstance(result, int) else 0
+    commands = typer.main.get_group(app)
+    for name in PROGRAM_NAMES:
+        if instruction := env.environ.get(f"_{name.upper()}_COMPLETE"):
+            return shell_complete(commands, {"obj": env}, name, f"_{name.upper()}_COMPLETE", instruction)
+    # Not `commands.main`: it turns a closed pipe into exit 1, and an end of input into an abort.
+    try:
+        with commands.make_context("llm", list(args), obj=env) as ctx:
+            commands.invoke(ctx)
+    except typer.Exit as done:
+        return done.exit_code
+    return 0
 
 
 class Terminated(BaseException):

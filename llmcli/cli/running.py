@@ -142,7 +142,15 @@ def _answers(task: Task, engine: Engine, tally: Tally, env: Environment) -> Iter
             waiting[position] = item
             yield "" if item.error else item.text
 
-    outcomes = run_tasks(task.template, texts(), engine, task.values, task.sampling, notify=env.status)
+    outcomes = run_tasks(
+        task.template,
+        texts(),
+        engine,
+        task.values,
+        task.sampling,
+        notify=env.status,
+        truncate=task.asked.input.truncate,
+    )
     with closing(in_order(outcomes)) as ordered:
         for position, outcome in ordered:
             item = waiting.pop(position)
@@ -192,8 +200,18 @@ def _stream(task: Task, engine: Engine, tally: Tally, env: Environment) -> None:
         tally.failed(item, item.error)
         return
     try:
-        for piece in stream_task(task.template, item.text, engine, task.values, task.sampling):
+        pieces = stream_task(
+            task.template,
+            item.text,
+            engine,
+            task.values,
+            task.sampling,
+            notify=env.status,
+            truncate=task.asked.input.truncate,
+        )
+        for piece in pieces:
             if isinstance(piece, str):
+                env.status("")
                 env.write(piece, flush=True)
             else:
                 tally.answered(item, piece)

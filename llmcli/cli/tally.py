@@ -49,6 +49,9 @@ class Tally:
         if result.finish_reason == "degenerate":
             self._texts -= 1
             self.failed(item, UnusableAnswer("the answer is degenerate: empty, or repeating itself"))
+        if result.left_out:
+            name = NAMES.get(item.source, item.source)
+            self._env.note(f"{name}: {result.left_out:,} tokens are left out (--truncate)")
         if self._single and not item.text.strip():
             self._env.note(f"{NAMES.get(item.source, item.source)} is empty")
 

@@ -1,0 +1,164 @@
+"""The program's edge: finding commands, help, errors and exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from llmcli import __version__
+from llmcli.cli.main import COMMANDS
+
+COMMAND = [sys.executable, "-m", "llmcli"]
+HEAVY = {"llama_cpp", "numpy", "yaml", "jinja2", "prompt_toolkit", "httpx", "huggingface_hub"}
+AVOIDED = {"pydantic", "msgspec", "rich", "sqlite3", "asyncio"}
+
+
+def test_bare_llm_prints_help(call):
+    said = call()
+
+    assert (said.code, said.err) == (0, "")
+    assert said.out == call("--help").out
+
+
+def test_help_lists_commands_in_their_groups_and_ends_with_examples(call):
+    out = call("--help").out
+
+    text, rest = out.split("Conversation:")
+    conversation, management = rest.split("Management:")
+    assert "  sentiment " in text
+    assert "  complete " in text
+    assert "  chat " in conversation
+    assert "  models " in management
+    assert "llm chat" in out.split("Examples:")[1].splitlines()[-1]
+
+
+def test_help_loads_no_heavy_module(process):
+    code = """
+import sys
+from llmcli.cli.environment import from_system
+from llmcli.cli.main import run
+run(["--help"], from_system())
+print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "Usage: llm" in done.stdout
+    assert not (HEAVY | AVOIDED) & set(done.stderr.split())
+
+
+def test_a_template_in_the_projects_folder_is_a_command(call, here):
+    (here / "prompts").mkdir()
+    (here / "prompts" / "haiku.yaml").write_text("help: Write a haiku.\nprompt: 'Haiku: {{ text }}'\n")
+
+    assert "  haiku      Write a haiku." in call("--help").out
+    assert "Usage: llm haiku" in call("haiku", "--help").out
+
+
+def test_a_broken_template_breaks_nothing_but_itself(call, here):
+    (here / "prompts").mkdir()
+    (here / "prompts" / "bad.yaml").write_text("prompt: [\n")
+
+    assert "  sentiment " in call("--help").out
+    said = call("bad", "--text", "x")
+    assert said.code == 78
+    assert "bad.yaml:" in said.err
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "summarize", "label"])
+def test_every_help_ends_with_an_example(call, command):
+    said = call(command, "--help")
+
+    assert said.code == 0
+    assert "\n  llm " in said.out.split("\nExample")[1]
+
+
+def test_the_version_names_the_package_not_the_command(call):
+    assert f"llmcli {__version__}\n" == call("-V").out
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["sumarize"], "no command 'sumarize' (did you mean summarize?)"),
+        (["what is rust?"], "no command 'what is rust?' (to ask it: llm chat --once \"what is rust?\")"),
+        (["--bogus"], "no such option: --bogus"),
+        (["zzz"], "no command 'zzz' (llm --help lists the commands)"),
+        (["title", "--sed", "1", "--text", "x"], "no such option: --sed (Possible options: --seed"),
+        (["title", "--seed", "x"], "invalid value for '--seed': 'x' is not a whole number"),
+        (["title", "--top-p", "2"], "invalid value for '--top-p': 2 is above 1"),
+        (["title", "--truncate", "all"], "'all' is not one of head, tail, middle"),
+        (["title", "--seed"], "option '--seed' requires an argument"),
+    ],
+)
+def test_a_usage_error_is_one_line(call, args, line):
+    said = call(*args)
+
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("llm: error: ")
+    assert said.err.count("\n") == 1
+    assert line in said.err
+
+
+def test_a_file_in_the_place_of_a_command_suggests_a_command(call, here):
+    (here / "report.txt").write_text("Hello.")
+
+    assert "llm summarize report.txt" in call("report.txt").err
+
+
+def test_control_characters_in_an_error_are_escaped(call):
+    said = call("\x1b[2J\u202e")
+
+    assert "\x1b" not in said.err
+    assert "\u202e" not in said.err
+
+
+def test_a_bug_is_one_line_that_says_where_the_traceback_is(call, script, tmp_path):
+    class Broken:
+        """A standard input that fails as no stream should."""
+
+        def read(self, size):
+            raise ZeroDivisionError("".join(["sec", "ret"]))
+
+    said = call("title", *script("default: ok"), stdin=Broken())
+
+    assert said.code == 1
+    kept = tmp_path / "home" / "cache" / "traceback.txt"
+    assert f"llm: error: unexpected ZeroDivisionError, a bug in llmcli (traceback: {kept}" in said.err
+    assert "secret" not in kept.read_text()
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_is_74(process):
+    with open("/dev/full", "wb") as full:
+        done = process("-V", stdout=full)
+
+    assert done.returncode == 74
+    assert done.stderr == b"llm: error: cannot write to standard output: No space left on device\n"
+
+
+def test_a_closed_standard_output_is_74():
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "-V"], stderr=subprocess.PIPE, check=False
+    )
+
+    assert done.returncode == 74
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_command_quietly(here, script, number, code):
+    model = script("default: never\ndelay: 60")
+    child = subprocess.Popen(
+        [*COMMAND, "title", *model, "--text", "x"], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    time.sleep(1)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=10)
+
+    assert (code, b"", b"") == (child.returncode, out, err)
