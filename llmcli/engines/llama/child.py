@@ -1,0 +1,274 @@
+"""
+The process that holds the model: what arrives on the wire goes to the scheduler, answers go back.
+
+Three threads. The reader takes messages off the wire and ends the process when
+the parent's end closes, also in the middle of a decode. The tokenizer, on a large
+stack, turns prompts into tokens. The main thread decodes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from llmcli.engines.llama import amx, wire
+from llmcli.engines.llama.chat_template import ChatTemplate
+from llmcli.engines.llama.library import LoadError, Log, Model, build, devices, supports_gpu
+from llmcli.engines.llama.scheduler import Limits, Request, Scheduler, too_long
+from llmcli.engines.llama.thinking import Marks
+from llmcli.engines.llama.tokens import Tokenizer
+from llmcli.engines.llama.writer import Writer
+from llmcli.errors import LlmError, ModelError, UsageError
+from llmcli.messages import Completion, LabelScores, Piece, Prompt, Sampling
+
+# 50,000 unbroken characters need it: some vocabularies' regular expressions recurse per character.
+TOKENIZER_STACK = 512 * 1024 * 1024
+LONGEST_LABEL = 64
+DEFAULT_PARALLEL = 32
+
+
+def main() -> None:
+    """Serve the parent on the file descriptor named on the command line, until it goes away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it cancels on the wire
+    amx.keep_off()
+    connection = Connection(int(sys.argv[1]))
+    Child(connection).run()
+
+
+class Child:
+    """One loaded model and its three threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._work: queue.SimpleQueue[wire.ToChild] = queue.SimpleQueue()
+        self._tokenized = threading.Event()
+        self._dropped: set[int] = set()
+        self._log = Log()
+
+    def run(self) -> None:
+        """Load, then answer for ever."""
+        try:
+            load = wire.decode_to_child(self._connection.recv_bytes())
+        except EOFError:
+            os._exit(0)
+        assert isinstance(load, wire.Load)
+        reader = threading.Thread(target=self._read, daemon=True)
+        reader.start()
+        try:
+            self._load(load)
+        except LlmError as error:
+            self._send(wire.failed(0, error))
+            return
+        threading.stack_size(TOKENIZER_STACK)
+        threading.Thread(target=self._tokenize, daemon=True).start()
+        threading.stack_size(0)
+        self._scheduler.run()
+
+    # loading
+
+    def _load(self, load: wire.Load) -> None:
+        self._model = model = self._load_model(load)
+        for path, scale in load.lora:
+            try:
+                model.load_adapter(path, scale)
+            except LoadError as error:
+                raise ModelError(f"LoRA adapter {path} cannot be used: {error}") from error
+        context = min(load.context or model.context_train, model.context_train)
+        cells = max(512, load.memory // max(load.cell_bytes, 1))
+        self._limits = Limits(
+            context=min(context, cells) if load.context is None else context,
+            cells=max(cells, load.context or 0),
+            parallel=load.parallel or DEFAULT_PARALLEL,
+            threads=load.threads,
+            flash_attention=load.flash_attention,
+            kv_type=load.kv_type,
+            sequential=load.sequential,
+        )
+        self._scheduler = Scheduler(
+            model, self._limits, self._log, self._emit, self._report, load.temperature_scale
+        )
+        template = self._chat_template(load)
+        self._marks, self._inside = _thinking(load.thinking, template)
+        self._tokenizer = Tokenizer(model, template, space_prefix=bool(load.space_prefix))
+        self._send(
+            wire.Loaded(
+                self._limits.context, self._limits.parallel, build(), self._where, template is not None
+            )
+        )
+
+    def _load_model(self, load: wire.Load) -> Model:
+        gpus = [device for device in devices() if device.gpu]
+        layers = load.gpu_layers
+        asked = layers == "all" or (isinstance(layers, int) and layers > 0)
+        if asked and not (supports_gpu() and gpus):
+            raise UsageError(
+                "the GPU was asked for, but "
+                + ("llama.cpp finds none" if supports_gpu() else "this llama-cpp-python was built without GPU support"),
+                "llm doctor tells how to install it for a GPU",
+            )
+        count = 999 if layers == "all" else layers if isinstance(layers, int) else 0
+        if layers == "auto" and gpus:
+            count = _layers_that_fit(os.path.getsize(load.path), max(gpu.free for gpu in gpus))
+        try:
+            model = Model(
+                load.path,
+                self._log,
+                gpu_layers=count,
+                no_space_prefix=load.space_prefix is not None,
+                progress=lambda fraction: self._report(f"loading the model, {fraction:.0%}"),
+            )
+        except LoadError as error:
+            raise ModelError(f"{load.path} cannot be loaded: {error}") from error
+        if model.encoder:
+            raise ModelError(f"{load.path} is an encoder model, which this program cannot run")
+        on_gpu = min(count, model.layers + 1)
+        place = f"{on_gpu} of {model.layers + 1} layers on {gpus[0].description}" if on_gpu else "CPU"
+        self._where = f"{model.description()}, {place}, {load.threads} threads"
+        return model
+
+    def _chat_template(self, load: wire.Load) -> ChatTemplate | None:
+        source = load.chat_template or self._model.chat_template()
+        if not source:
+            return None
+        return ChatTemplate(
+            source,
+            bos=self._model.token_text(self._model.bos),
+            eos=self._model.token_text(self._model.eos),
+            started=datetime.datetime.fromtimestamp(load.started),
+        )
+
+    # the wire
+
+    def _read(self) -> None:
+        """Pass messages on; the end of the connection is the end of this process."""
+        while True:
+            try:
+                message = wire.decode_to_child(self._connection.recv_bytes())
+            except (EOFError, OSError):
+                os._exit(0)
+            if isinstance(message, wire.Cancel):
+                self._dropped.update(message.ids)  # those not tokenised yet
+                self._tokenized.wait()
+                self._scheduler.cancel(message.ids)
+            else:
+                self._work.put(message)
+
+    def _send(self, message: wire.ToParent) -> None:
+        try:
+            with self._sending:
+                self._connection.send_bytes(wire.encode(message))
+        except OSError:
+            os._exit(0)
+
+    def _report(self, text: str) -> None:
+        self._send(wire.Progress(text))
+
+    def _emit(self, request: int, item: Piece | Completion | LabelScores | LlmError) -> None:
+        if isinstance(item, Piece):
+            self._send(wire.Written(request, item.text, item.thinking))
+        elif isinstance(item, Completion):
+            self._send(wire.Answered(request, item))
+        elif isinstance(item, LabelScores):
+            self._send(wire.Scored(request, item))
+        else:
+            self._send(wire.failed(request, item))
+
+    # prompts to requests
+
+    def _tokenize(self) -> None:
+        self._tokenized.set()
+        while True:
+            message = self._work.get()
+            assert isinstance(message, (wire.Generate, wire.Score, wire.Count))
+            if message.id in self._dropped:
+                self._dropped.discard(message.id)
+                continue
+            try:
+                self._prepare(message)
+            except LlmError as error:
+                self._send(wire.failed(message.id, error))
+            except Exception:
+                # Only where it happened, not with what: a traceback's values may be somebody's text.
+                place = "".join(traceback.format_tb(sys.exc_info()[2])[-1:]).strip().replace("\n", " ")
+                self._send(wire.failed(message.id, LlmError(f"our bug while preparing a prompt: {place}")))
+
+    def _prepare(self, message: wire.Generate | wire.Score | wire.Count) -> None:
+        if isinstance(message, wire.Count):
+            counts = tuple(
+                len(self._tokenizer.encode(item)) if isinstance(item, Prompt) else self._tokenizer.count(item)
+                for item in message.items
+            )
+            self._send(wire.Counted(message.id, counts))
+        elif isinstance(message, wire.Score):
+            self._scheduler.submit(self._score_request(message))
+        else:
+            self._scheduler.submit(self._generate_request(message))
+
+    def _score_request(self, message: wire.Score) -> Request:
+        tokens, rests = self._tokenizer.encode_with_answers(message.prompt, message.labels)
+        longest = max(len(rest) for rest in rests)
+        if longest > LONGEST_LABEL:
+            raise UsageError(f"a label is {longest} tokens long", f"at most {LONGEST_LABEL} are scored")
+        if len(tokens) + longest > self._limits.context:
+            raise too_long(len(tokens) + longest, self._limits.context)
+        further = sum(len(rest) - 1 for rest in rests)
+        return Request(
+            message.id, tokens, further, labels=message.labels, rests=rests, many=message.many
+        )
+
+    def _generate_request(self, message: wire.Generate) -> Request:
+        tokens = self._tokenizer.encode(message.prompt)
+        if not tokens:
+            raise UsageError("an empty prompt, and this model has no token to begin with", "give it some text")
+        room = self._limits.context - len(tokens)
+        wanted = message.sampling.max_tokens
+        # An answer needs room too: a quarter of the context, where it may be that long.
+        needed = min(wanted or 1, self._limits.context // 4)
+        if room < needed:
+            raise too_long(len(tokens) + needed, self._limits.context)
+        budget = room if wanted is None else min(wanted, room)
+        return Request(
+            message.id,
+            tokens,
+            budget,
+            make_writer=lambda limit: self._writer(message.prompt, message.sampling, limit),
+            stream=message.stream,
+            many=message.many,
+        )
+
+    def _writer(self, prompt: Prompt, sampling: Sampling, budget: int) -> Writer:
+        constrained = sampling.grammar is not None
+        return Writer(
+            self._model,
+            prompt,
+            sampling,
+            budget=budget,
+            candidates=self._scheduler.candidates,
+            marks=None if constrained or prompt.raw is not None else self._marks,
+            inside=self._inside and prompt.thinking,
+            gbnf=sampling.grammar,
+        )
+
+
+def _thinking(settings: dict[str, Any] | None, template: ChatTemplate | None) -> tuple[Marks | None, bool]:
+    """The marks of a model's thinking, from models.yaml, else from its chat template; and whether that opens it."""
+    if settings and settings.get("open"):
+        return Marks(settings["open"], settings["close"]), bool(settings.get("opened"))
+    if template is not None and Marks().close in template.source:
+        return Marks(), False
+    return None, False
+
+
+def _layers_that_fit(model_bytes: int, free: int) -> int:
+    """All layers where the file fits with a fifth of the GPU's memory to spare, else a share of them."""
+    usable = free * 8 // 10
+    return 999 if model_bytes <= usable else max(0, usable * 32 // max(model_bytes, 1))
+

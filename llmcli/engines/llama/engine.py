@@ -1,0 +1,380 @@
+"""
+The local engine, the parent's side: prompts to a child process that holds the model.
+
+Starts the child before anything else is done, checks the file's header before the child
+may load it, and sees to it that no death of the child is the end of llm.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from msgspec.structs import replace
+
+from llmcli import machine
+from llmcli.engines.base import EngineInfo, EngineOptions
+from llmcli.engines.llama import wire
+from llmcli.engines.llama.calls import Call, Died
+from llmcli.engines.llama.process import ChildProcess
+from llmcli.errors import EngineCrashed, LlmError, ModelError
+from llmcli.messages import Completion, LabelScores, Piece, Prompt, Sampling
+from llmcli.models import ModelFile, gguf
+from llmcli.models.checksum import sha256_of
+
+CHECK_SECONDS = 1.0
+
+
+class LlamaEngine:
+    """A GGUF in a child process. Its calls may come from several threads."""
+
+    def __init__(self, model: ModelFile, options: EngineOptions) -> None:
+        self._model = model
+        self._options = options
+        self._ids = itertools.count(1)
+        self._lock = threading.RLock()
+        self._calls: set[Call] = set()
+        self._routes: dict[int, SimpleQueue[Any]] = {}
+        self._activity = "starting"
+        self._closed = False
+        self.epoch = 0
+        self._start_child()  # imports while we look at the file
+        try:
+            self._stamps = _stamps(model.parts)
+            self._header = gguf.check(model.path)
+        except LlmError:
+            self.close()
+            raise
+        self._checked = time.monotonic()
+        self._started = time.time()
+        self._child.send(self._load_message())
+
+    # Engine
+
+    @cached_property
+    def info(self) -> EngineInfo:
+        """Waits for the model to be loaded, and for its file's SHA-256 where that is not remembered."""
+        loaded = self._loaded()
+        options = self._options
+        settings = (
+            f"kv={options.kv_type or 'f16'}",
+            f"sequential={options.sequential}",
+            *(f"lora={sha256_of(Path(path))}:{scale}" for path, scale in options.lora),
+        )
+        return EngineInfo(
+            engine="llama",
+            model=self._model.name,
+            sha256=sha256_of(self._model.path),
+            quantisation=self._header.quantisation,
+            context=loaded.context,
+            build=loaded.build,
+            settings=settings,
+        )
+
+    @property
+    def activity(self) -> str:
+        """What it is busy with, for somebody who waits: "loading the model, 40%"; empty for nothing to tell."""
+        return self._activity
+
+    @property
+    def where(self) -> str:
+        """The model and what runs where, in one line."""
+        return self._loaded().where
+
+    def count_tokens(self, items: Sequence[Prompt | str]) -> list[int]:
+        """Tokens of prompts through the chat template, and of texts as they stand."""
+        message = self._ask(lambda request: wire.Count(request, tuple(items)))
+        assert isinstance(message, wire.Counted)
+        return list(message.tokens)
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Piece | Completion]:
+        """Pieces, then the Completion."""
+        constrained = _constrained(sampling)
+        request, inbox = self._open_route()
+        done = False
+        try:
+            self._loaded()
+            if not self._child.send(wire.Generate(request, prompt, constrained, stream=True)):
+                inbox.put(Died(self.epoch))
+            while not done:
+                item = self._next(inbox)
+                if isinstance(item, wire.Written):
+                    yield Piece(item.text, item.thinking)
+                    continue
+                done = True
+                answer = _checked(self.answer(item), sampling)
+                if isinstance(answer, LlmError):
+                    raise answer
+                yield answer
+        finally:
+            self.forget(request)
+            if not done:
+                self._child.send(wire.Cancel((request,)))
+
+    def generate(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Completion | LlmError]]:
+        """Answer every prompt, many at a time."""
+        constrained = _constrained(sampling)
+        self._loaded()
+        call = Call(self, prompts, lambda i, prompt, many: wire.Generate(i, prompt, constrained, many=many))
+        for position, answer in call.results():
+            yield position, _checked(answer, sampling)
+
+    def score(
+        self, prompts: Iterable[Prompt], labels: Sequence[str]
+    ) -> Iterator[tuple[int, LabelScores | LlmError]]:
+        """Score every label as the answer to every prompt."""
+        self._loaded()
+        wanted = tuple(labels)
+        yield from Call(
+            self, prompts, lambda i, prompt, many: wire.Score(i, prompt, wanted, many)
+        ).results()
+
+    def close(self) -> None:
+        """End the child."""
+        with self._lock:
+            self._closed = True
+            self._child.close()
+
+    # for calls
+
+    def register(self, call: Call) -> None:
+        """This call is told of deaths."""
+        with self._lock:
+            self._calls.add(call)
+
+    def unregister(self, call: Call) -> None:
+        """This call is over."""
+        with self._lock:
+            self._calls.discard(call)
+
+    def new_id(self, call: Call) -> int:
+        """An id whose answers go to this call."""
+        request = next(self._ids)
+        self._routes[request] = call.inbox
+        return request
+
+    def forget(self, request: int) -> None:
+        """What still comes for this id is of no interest."""
+        self._routes.pop(request, None)
+
+    def send(self, message: wire.ToChild) -> bool:
+        """To the child that lives now; False where it has died."""
+        return self._child.send(message)
+
+    def answer(self, message: Any) -> Completion | LabelScores | LlmError:
+        """What a message means; ModelError where the file was changed under the model."""
+        self._check_file(CHECK_SECONDS)
+        if isinstance(message, wire.Answered):
+            return message.completion
+        if isinstance(message, wire.Scored):
+            return message.scores
+        assert isinstance(message, wire.Failed), message
+        return wire.as_error(message)
+
+    def revive(self, epoch: int) -> EngineCrashed:
+        """
+        Start a new child in the place of one that died, once for all calls; what killed it.
+
+        Raises ModelError where the model file was changed, which is then the reason,
+        and EngineCrashed where the new child cannot load the model.
+        """
+        with self._lock:
+            if epoch != self.epoch or self._closed:
+                return self._obituary
+            self._obituary = self._child.obituary("at work")
+            self._check_file(0)
+            self._child.close()
+            self.epoch += 1
+            self._start_child()
+            self._child.send(self._load_message())
+        self._loaded()
+        return self._obituary
+
+    # the child
+
+    def _start_child(self) -> None:
+        self._load_result: wire.Loaded | LlmError | None = None
+        self._load_done = threading.Event()
+        epoch = self.epoch
+        self._child = ChildProcess(lambda message: self._receive(epoch, message))
+
+    def _load_message(self) -> wire.Load:
+        options, header, entry = self._options, self._header, self._model.entry
+        thinking = options.thinking or _thinking_of(entry)
+        sentencepiece = header.tokenizer == "llama"
+        return wire.Load(
+            path=str(self._model.path),
+            space_prefix=bool(header.metadata.get("tokenizer.ggml.add_space_prefix", True))
+            if sentencepiece
+            else None,
+            gpu_layers=options.gpu_layers,
+            context=options.context,
+            parallel=options.parallel,
+            threads=options.threads or machine.usable_cores(),
+            memory=machine.free_memory() // 2,
+            cell_bytes=_cell_bytes(header),
+            kv_type=options.kv_type,
+            flash_attention=options.flash_attention,
+            lora=options.lora,
+            sequential=options.sequential,
+            chat_template=options.chat_template or (entry.chat_template if entry else None),
+            thinking=thinking,
+            temperature_scale=options.temperature_scale
+            if options.temperature_scale != 1.0 or entry is None
+            else entry.temperature_scale,
+            started=self._started,
+        )
+
+    def _receive(self, epoch: int, message: wire.ToParent | None) -> None:
+        """On the listening thread: every message of the child, and None at its end."""
+        if message is None:
+            self._bury(epoch)
+        elif isinstance(message, wire.Progress):
+            self._activity = message.text
+        elif isinstance(message, wire.Loaded):
+            self._activity = ""
+            self._load_result = message
+            self._load_done.set()
+        elif isinstance(message, wire.Failed) and message.id == 0:
+            self._load_result = wire.as_error(message)
+            self._load_done.set()
+        else:
+            route = self._routes.get(message.id)
+            if route is not None:
+                route.put(message)
+            if not isinstance(message, wire.Written):
+                self._activity = ""
+
+    def _bury(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            return
+        self._load_done.set()
+        with self._lock:
+            inboxes = {id(inbox): inbox for inbox in self._routes.values()}
+            inboxes.update({id(call.inbox): call.inbox for call in self._calls})
+        for inbox in inboxes.values():
+            inbox.put(Died(epoch))
+
+    def _loaded(self) -> wire.Loaded:
+        """Wait for the model; raises what kept it from being loaded."""
+        self._load_done.wait()
+        result = self._load_result
+        if result is None:
+            self._check_file(0)
+            raise self._child.obituary(f"while loading {self._model.path}")
+        if isinstance(result, LlmError):
+            raise result
+        return result
+
+    def _open_route(self) -> tuple[int, SimpleQueue[Any]]:
+        request, inbox = next(self._ids), SimpleQueue[Any]()
+        self._routes[request] = inbox
+        return request, inbox
+
+    def _ask(self, make_request: Callable[[int], wire.ToChild]) -> Any:
+        """One request, one answer."""
+        self._loaded()
+        request, inbox = self._open_route()
+        try:
+            if not self._child.send(make_request(request)):
+                inbox.put(Died(self.epoch))
+            item = self._next(inbox)
+            if isinstance(item, wire.Failed):
+                raise wire.as_error(item)
+            return item
+        finally:
+            self.forget(request)
+
+    def _next(self, inbox: SimpleQueue[Any]) -> Any:
+        item = inbox.get()
+        if isinstance(item, Died):
+            raise self.revive(item.epoch)
+        return item
+
+    def _check_file(self, at_most_every: float) -> None:
+        """Notice a model file that was replaced or cut while it is in use."""
+        now = time.monotonic()
+        if now - self._checked < at_most_every:
+            return
+        self._checked = now
+        if _stamps(self._model.parts) != self._stamps:
+            raise ModelError(
+                f"{self._model.path} was changed while it was in use",
+                "run the command again when the file is complete",
+            )
+
+
+def _stamps(parts: Sequence[Path]) -> list[tuple[int, int, int, int]]:
+    stamps = []
+    for part in parts:
+        try:
+            state = os.stat(part)
+        except OSError:
+            stamps.append((0, 0, 0, 0))  # deleted: what is mapped stays whole
+            continue
+        stamps.append((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
+    return stamps
+
+
+def _cell_bytes(header: gguf.GgufHeader) -> int:
+    """
+    Bytes of KV cache a token takes, f16: 2 × (key + value width) × layers.
+
+    The widths are heads × head size (attention.key_length, else embedding / heads); grouped
+    queries share key and value heads.
+    """
+    heads = max(header.heads, default=1) or 1
+    kv_heads = max(header.kv_heads, default=heads) or heads
+    metadata, prefix = header.metadata, f"{header.architecture}.attention."
+    size = header.embedding // heads if heads else 0
+    key = int(metadata.get(f"{prefix}key_length", size))
+    value = int(metadata.get(f"{prefix}value_length", size))
+    return 2 * kv_heads * (key + value) * header.block_count
+
+
+def _thinking_of(entry: Any) -> dict[str, Any] | None:
+    if entry is None or entry.thinking is None:
+        return None
+    thinking = entry.thinking
+    return {
+        "off": thinking.off,
+        "open": thinking.open,
+        "close": thinking.close,
+        "answer_prefix": thinking.answer_prefix,
+    }
+
+
+def _constrained(sampling: Sampling) -> Sampling:
+    """The sampling with its schema or grammar checked, as a grammar; a bad grammar would kill the child."""
+    if sampling.schema is not None:
+        from llmcli.engines.llama.schema import to_gbnf
+
+        return replace(sampling, schema=None, grammar=to_gbnf(json.loads(sampling.schema)))
+    if sampling.grammar is not None:
+        from llmcli.engines.llama.grammar import check_gbnf
+
+        check_gbnf(sampling.grammar)
+    return sampling
+
+
+def _checked(answer: Any, sampling: Sampling) -> Any:
+    """An answer that must be JSON, parsed again."""
+    if sampling.schema is None or not isinstance(answer, Completion):
+        return answer
+    from llmcli.engines.llama.schema import check_answer
+
+    try:
+        check_answer(json.loads(sampling.schema), answer.text)
+    except LlmError as error:
+        return error
+    return answer

@@ -1,0 +1,111 @@
+"""
+What the KV cache already holds: sequences that new prompts may begin with.
+
+Template prefixes, documents under extraction and finished chat turns are all the
+same thing here: tokens resident under a sequence number, forked when a prompt begins
+alike. Full attention forks anywhere; recurrent state only where it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llmcli.engines.llama.library import Context
+from llmcli.engines.llama.tokens import common_prefix
+
+
+@dataclass
+class Resident:
+    """Tokens that stand in the cache under a sequence number."""
+
+    sequence: int
+    tokens: list[int]
+    used: int = field(default=0)
+
+
+class Prefixes:
+    """
+    The resident sequences of one context, the least recently used given up first.
+
+    `whole_only`: recurrent and hybrid models keep one state per sequence, which
+    stands for all of its tokens and cannot be cut back. `window`: of sliding-window
+    attention, 0 for none.
+    """
+
+    def __init__(self, context: Context, *, whole_only: bool, window: int, most: int) -> None:
+        self._context = context
+        self._whole_only = whole_only
+        self._window = window
+        self._most = most
+        self._residents: list[Resident] = []
+        self._clock = 0
+
+    @property
+    def cells(self) -> int:
+        """Cells that the residents hold."""
+        return sum(len(resident.tokens) for resident in self._residents)
+
+    def best(self, tokens: Sequence[int]) -> tuple[Resident | None, int]:
+        """
+        The resident that shares most with a prompt, and how many tokens of it can be forked.
+
+        At least one token of the prompt is left to evaluate: its logits are wanted.
+        """
+        best: tuple[Resident | None, int] = (None, 0)
+        for resident in self._residents:
+            length = self.usable(resident, tokens)
+            if length > best[1]:
+                best = (resident, length)
+        if best[0] is not None:
+            self._clock += 1
+            best[0].used = self._clock
+        return best
+
+    def usable(self, resident: Resident, tokens: Sequence[int]) -> int:
+        """How many of a prompt's tokens can be forked from a resident."""
+        length = min(common_prefix(resident.tokens, tokens), len(tokens) - 1)
+        if self._whole_only:
+            return length if length == len(resident.tokens) else 0
+        if self._window and length < len(resident.tokens):
+            first = self._context.first_position(resident.sequence)
+            return length if first <= max(0, length - self._window) else 0
+        return length
+
+    def fork(self, resident: Resident, sequence: int, length: int) -> None:
+        """Begin a sequence with the first tokens of a resident."""
+        if self._whole_only:
+            self._context.fork_whole(resident.sequence, sequence)
+        else:
+            self._context.fork(resident.sequence, sequence, length)
+
+    def keep(self, sequence: int, tokens: Sequence[int]) -> list[int]:
+        """
+        Make a sequence resident; the sequence numbers that this sets free.
+
+        A resident that is the beginning of the new one is superseded by it,
+        unless its state could not be had from it again.
+        """
+        freed = []
+        if not self._whole_only:
+            for resident in list(self._residents):
+                if common_prefix(resident.tokens, tokens) == len(resident.tokens):
+                    freed.append(self.drop(resident))
+        while len(self._residents) >= self._most:
+            freed += self.evict()
+        self._clock += 1
+        self._residents.append(Resident(sequence, list(tokens), self._clock))
+        return freed
+
+    def evict(self, spare: Resident | None = None) -> list[int]:
+        """Give up the least recently used resident (but `spare`); its sequence number, if there was one."""
+        candidates = [resident for resident in self._residents if resident is not spare]
+        if not candidates:
+            return []
+        return [self.drop(min(candidates, key=lambda resident: resident.used))]
+
+    def drop(self, resident: Resident) -> int:
+        """Forget a resident; its sequence number is free."""
+        self._residents.remove(resident)
+        self._context.clear(resident.sequence)
+        return resident.sequence

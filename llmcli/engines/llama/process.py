@@ -1,0 +1,110 @@
+"""
+The engine's child process, seen from outside: started, spoken to, and found dead.
+
+Everything that can end a process, a bad model, a bad grammar, ends this one and not llm.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+import msgspec
+
+from llmcli.engines.llama import wire
+from llmcli.errors import EngineCrashed
+
+# `-c` puts the working directory on the path, where anybody's llmcli may lie: it is taken off first.
+PROGRAM = "import sys; sys.path.pop(0); from llmcli.engines.llama.child import main; main()"
+LAST_WORDS_BYTES = 4000
+
+
+class ChildProcess:
+    """
+    One child. `receive` is called, on a thread of ours, with every message and with None at its end.
+
+    The child ends by itself when this end of the connection closes, also by kill -9.
+    """
+
+    def __init__(self, receive: Callable[[wire.ToParent | None], None]) -> None:
+        ours, theirs = socket.socketpair()
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the child)
+        environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else a debugger writes pages on an abort
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=self._words,
+                stderr=self._words,
+                pass_fds=[theirs.fileno()],
+                env=environment,
+            )
+        self._connection = Connection(ours.detach())
+        self._sending = threading.Lock()
+        self._receive = receive
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    def send(self, message: wire.ToChild) -> bool:
+        """
+        Say something; False where nobody listens any more.
+
+        Raises UnicodeEncodeError for a text with half a surrogate pair.
+        """
+        frame = wire.encode(message)
+        try:
+            with self._sending:
+                self._connection.send_bytes(frame)
+        except OSError:
+            return False
+        return True
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = wire.decode_to_parent(self._connection.recv_bytes())
+            except (EOFError, OSError, msgspec.MsgspecError):
+                break
+            self._receive(message)
+        self._receive(None)
+
+    def obituary(self, doing: str) -> EngineCrashed:
+        """What killed it, and its last words."""
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        words = self.last_words()
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return EngineCrashed(f"the engine died {doing} ({cause})" + (f": {words}" if words else ""))
+
+    def last_words(self) -> str:
+        """The last line that it wrote."""
+        self._words.seek(0, os.SEEK_END)
+        self._words.seek(max(0, self._words.tell() - LAST_WORDS_BYTES))
+        lines = self._words.read().decode("utf-8", "replace").splitlines()
+        spoken = [re.sub(r"\s+", " ", line).strip() for line in lines if line.strip()]
+        return spoken[-1] if spoken else ""
+
+    def close(self) -> None:
+        """End it, at once."""
+        try:
+            self._connection.close()
+        except OSError:
+            pass
+        self._process.kill()
+        self._process.wait()
+        self._words.close()

@@ -1,0 +1,532 @@
+"""
+Many prompts through one context: continuous batching.
+
+Requests wait in a queue, get a sequence while the KV cache has room for prompt and
+answer, share every decode, and leave in any order. Knows tokens, sequences and
+logits; not the wire, not chat templates.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from llmcli.engines.llama.library import (
+    AbortSwitch,
+    Array,
+    Batch,
+    Candidates,
+    Context,
+    ContextSettings,
+    LoadError,
+    Log,
+    Model,
+)
+from llmcli.engines.llama.prefixes import Prefixes
+from llmcli.engines.llama.tokens import common_prefix
+from llmcli.engines.llama.writer import Writer
+from llmcli.errors import EngineCrashed, InputTooLong, LlmError, UnusableAnswer
+from llmcli.messages import Completion, LabelScores, Piece, Usage
+
+BATCH_TOKENS = 512
+WORTH_SHARING = 16
+"""Tokens that two prompts must share before their beginning is evaluated on its own."""
+RESIDENTS = 4
+BRANCH_SEQUENCES = 24
+"""Sequences kept for labels of several tokens: each is a branch at the end of its prompt."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the scheduler may use: tokens of a sequence, cells in all, sequences decoded together."""
+
+    context: int
+    cells: int
+    parallel: int
+    threads: int
+    flash_attention: bool | None = None
+    kv_type: str | None = None
+    sequential: bool = False
+
+
+@dataclass(eq=False)
+class Request:
+    """
+    A tokenised prompt and what is wanted of it.
+
+    Either an answer (`writer`, made once it is known how much room there is) or the scores of
+    `labels`, whose tokens after the shared prompt are `rests`. `many`: more like it follow.
+    """
+
+    id: int
+    tokens: list[int]
+    answer_tokens: int
+    make_writer: Callable[[int], Writer] | None = None
+    labels: tuple[str, ...] = ()
+    rests: list[list[int]] = field(default_factory=list)
+    stream: bool = False
+    many: bool = False
+
+    @property
+    def cells(self) -> int:
+        """Cells of the KV cache that it needs at most."""
+        return len(self.tokens) + self.answer_tokens
+
+
+@dataclass(eq=False)
+class Slot:
+    """A request that has a sequence: `past` tokens are evaluated, `pending` come next."""
+
+    request: Request
+    sequence: int
+    pending: list[int]
+    past: int = 0
+    cached: int = 0
+    writer: Writer | None = None
+    scores: list[float] = field(default_factory=list)
+    open_branches: int = 0
+
+
+@dataclass(eq=False)
+class Branch:
+    """One label of several tokens, on its own sequence at the end of its prompt."""
+
+    slot: Slot
+    label: int
+    sequence: int = -1
+
+
+Event = Callable[[int, "Piece | Completion | LabelScores | LlmError"], None]
+
+
+class Scheduler:
+    """
+    The loop that answers requests. `run` stays in it; `submit` and `cancel` come from other threads.
+
+    `emit(id, item)` is called with the pieces of streamed answers and with every
+    Completion, LabelScores or LlmError; `progress(text)` before each decode of a long prompt.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        limits: Limits,
+        log: Log,
+        emit: Event,
+        progress: Callable[[str], None],
+        temperature_scale: float = 1.0,
+    ) -> None:
+        self._model = model
+        self._limits = limits
+        self._log = log
+        self._emit = emit
+        self._progress = progress
+        self._scale = temperature_scale
+        self._abort = AbortSwitch()
+        self._lock = threading.Condition()
+        self._inbox: deque[Request] = deque()
+        self._cancelled: set[int] = set()
+        self._waiting: deque[Request] = deque()
+        self._slots: list[Slot] = []
+        self._branches: deque[Branch] = deque()
+        self._context: Context | None = None
+        self._prefixes: Prefixes | None = None
+        self._free: list[int] = []
+        self._batch = Batch(BATCH_TOKENS)
+        self.candidates = Candidates(model.vocab_size)
+        self._last: list[int] = []
+        self._whole_only = model.recurrent or model.hybrid
+        self.decode_seconds = 0.0
+        self.busy_seconds = 0.0
+        self.decoded_tokens = 0
+
+    # from other threads
+
+    def submit(self, request: Request) -> None:
+        """Queue a request."""
+        with self._lock:
+            self._inbox.append(request)
+            self._lock.notify()
+
+    def cancel(self, ids: tuple[int, ...]) -> None:
+        """Forget requests; a decode that is running is aborted."""
+        with self._lock:
+            self._cancelled.update(ids)
+            self._abort.set()
+            self._lock.notify()
+
+    # the loop
+
+    def run(self) -> None:
+        """Answer requests for ever."""
+        while True:
+            self._take_in()
+            began = time.perf_counter()
+            self._admit()
+            if self._slots:
+                self._step()
+            self.busy_seconds += time.perf_counter() - began
+
+    def _take_in(self) -> None:
+        """Fetch what has arrived, waiting while there is nothing to do; drop what was cancelled."""
+        with self._lock:
+            while not (self._inbox or self._slots or self._waiting or self._cancelled):
+                self._lock.wait()
+            self._waiting.extend(self._inbox)
+            self._inbox.clear()
+            cancelled, self._cancelled = self._cancelled, set()
+            self._abort.clear()
+        if cancelled:
+            self._waiting = deque(r for r in self._waiting if r.id not in cancelled)
+            for slot in [s for s in self._slots if s.request.id in cancelled]:
+                self._leave(slot)
+
+    def _admit(self) -> None:
+        """Give sequences to waiting requests while there is room."""
+        while self._waiting:
+            request = self._waiting[0]
+            limit = 1 if self._limits.sequential else self._limits.parallel
+            if len(self._slots) >= limit:
+                return
+            try:
+                if not self._make_room(request):
+                    return
+                self._slots.append(self._open_slot(request))
+                self._waiting.popleft()
+            except LoadError as error:
+                self._waiting.popleft()
+                self._emit(request.id, EngineCrashed(f"llama.cpp cannot make a context: {error}"))
+            except _Aborted:  # it waits on, at its place, unless it is what was cancelled
+                return
+
+    # room
+
+    def _make_room(self, request: Request) -> bool:
+        """Whether the request fits now; makes a larger context where none is in use."""
+        wanted = self._wanted(request)
+        if self._context is None or wanted > self._context.cells:
+            if self._context is not None and self._slots:
+                # Much more is coming than this context was made for: let it run empty, once.
+                if wanted > 2 * self._context.cells:
+                    return False
+            else:
+                self._new_context(wanted)
+        context, prefixes = self._context, self._prefixes
+        assert context is not None and prefixes is not None
+        resident, shared = prefixes.best(request.tokens)
+        while self._used() + request.cells - shared > context.cells or len(self._free) <= BRANCH_SEQUENCES:
+            freed = prefixes.evict(spare=resident)
+            if not freed:
+                if self._slots:
+                    return False
+                freed = prefixes.evict()  # alone: the prefix it would share must go too
+                resident, shared = None, 0
+                if not freed:
+                    raise LoadError("the KV cache has no room for this prompt")
+            self._free += freed
+        return True
+
+    def _used(self) -> int:
+        assert self._prefixes is not None
+        return self._prefixes.cells + sum(slot.request.cells - slot.cached for slot in self._slots)
+
+    def _wanted(self, request: Request) -> int:
+        """Cells for what is to come: this request, and its like beside it."""
+        beside = self._limits.parallel if request.many and not self._limits.sequential else 2
+        need = max([request.cells, *(other.cells for other in list(self._waiting)[:64])])
+        room = min(need * beside, max(need, self._limits.cells))
+        return -(-max(room, 512) // 256) * 256
+
+    def _new_context(self, cells: int) -> None:
+        if self._context is not None:
+            self._context.free()
+            self._context = None
+        sequences = min(256, self._limits.parallel + RESIDENTS + BRANCH_SEQUENCES + 2)
+        settings = ContextSettings(
+            cells=cells,
+            sequences=sequences,
+            batch=BATCH_TOKENS,
+            threads=self._limits.threads,
+            flash_attention=self._limits.flash_attention,
+            kv_type=self._limits.kv_type,
+        )
+        self._context = Context(self._model, settings, self._abort, self._log)
+        self._prefixes = Prefixes(
+            self._context, whole_only=self._whole_only, window=self._model.window, most=RESIDENTS
+        )
+        self._free = list(range(sequences - 1, -1, -1))
+
+    # slots
+
+    def _open_slot(self, request: Request) -> Slot:
+        """A sequence for a request, forked from the longest resident prefix."""
+        assert self._context is not None and self._prefixes is not None
+        if self._limits.sequential:
+            # The result must depend on this prompt alone: an empty cache, fixed pieces of 512.
+            while freed := self._prefixes.evict():
+                self._free += freed
+            self._context.clear_all()
+            shared, resident = 0, None
+        else:
+            self._share(request)
+            resident, shared = self._prefixes.best(request.tokens)
+        sequence = self._free.pop()
+        if resident is not None:
+            self._prefixes.fork(resident, sequence, shared)
+        slot = Slot(request, sequence, request.tokens[shared:], past=shared, cached=shared)
+        if request.make_writer is not None:
+            slot.writer = request.make_writer(request.answer_tokens)
+        return slot
+
+    def _share(self, request: Request) -> None:
+        """Evaluate what this prompt shares with its neighbours once, and keep it."""
+        assert self._context is not None and self._prefixes is not None
+        if not request.many:
+            return
+        following = next((other.tokens for other in self._waiting if other is not request), [])
+        alike = max(common_prefix(request.tokens, following), common_prefix(request.tokens, self._last))
+        alike = min(alike, len(request.tokens) - 1)
+        self._last = request.tokens
+        resident, shared = self._prefixes.best(request.tokens)
+        if alike - shared < WORTH_SHARING or self._used() + request.cells + alike > self._context.cells:
+            return
+        sequence = self._free.pop()
+        if resident is not None:
+            self._prefixes.fork(resident, sequence, shared)
+        try:
+            for start in range(shared, alike, BATCH_TOKENS):
+                self._batch.clear()
+                self._batch.add(sequence, start, request.tokens[start : min(start + BATCH_TOKENS, alike)])
+                self._decode()
+        except (_Aborted, _NoRoom, EngineCrashed) as reason:
+            self._context.clear(sequence)
+            self._free.append(sequence)
+            if isinstance(reason, _Aborted):
+                raise
+            return  # unshared, then
+        self._free += self._prefixes.keep(sequence, request.tokens[:alike])
+
+    def _leave(self, slot: Slot, keep: list[int] | None = None) -> None:
+        """Take a sequence back; with `keep`, its tokens stay resident for a prompt that goes on from them."""
+        assert self._context is not None and self._prefixes is not None
+        self._slots.remove(slot)
+        for branch in [b for b in self._branches if b.slot is slot]:
+            self._branches.remove(branch)
+        if keep and not self._limits.sequential:
+            self._free += self._prefixes.keep(slot.sequence, keep)
+        else:
+            self._context.clear(slot.sequence)
+            self._free.append(slot.sequence)
+
+    def _fail(self, slot: Slot, error: LlmError) -> None:
+        self._leave(slot)
+        self._emit(slot.request.id, error)
+
+    # one decode
+
+    def _step(self) -> None:
+        """Fill a batch, decode it, and let everyone whose logits are there go on."""
+        assert self._context is not None
+        self._batch.clear()
+        branches = self._add_branches()
+        runs = self._add_runs()
+        self._report(runs)
+        try:
+            self._decode()
+        except (_Aborted, _NoRoom, EngineCrashed) as reason:
+            self._undo(branches, runs, reason)
+            return
+        logits = self._context.logits(self._batch.outputs) if self._batch.outputs else None
+        for branch, row in branches:
+            assert logits is not None
+            self._finish_branch(branch, logits[row : row + len(branch.slot.request.rests[branch.label]) - 1])
+        for slot, count, row in runs:
+            slot.past += count
+            slot.pending = slot.pending[count:]
+            if not slot.pending and logits is not None:
+                self._go_on(slot, logits[row])
+
+    def _add_runs(self) -> list[tuple[Slot, int, int]]:
+        """Tokens of every slot: those that write first, then prompts, as far as the batch has room."""
+        runs = []
+        ordered = sorted(self._slots, key=lambda slot: len(slot.pending) != 1)
+        for slot in ordered:
+            if not slot.pending or not self._batch.room:
+                continue
+            count = min(len(slot.pending), self._batch.room)
+            whole = count == len(slot.pending)
+            row = self._batch.add(
+                slot.sequence, slot.past, slot.pending[:count], "last" if whole else "none"
+            )
+            runs.append((slot, count, row))
+        return runs
+
+    def _add_branches(self) -> list[tuple[Branch, int]]:
+        """Labels of several tokens, as far as there are sequences and room."""
+        assert self._context is not None and self._prefixes is not None
+        added = []
+        while self._branches and self._free:
+            branch = self._branches[0]
+            slot = branch.slot
+            tokens = slot.request.rests[branch.label][:-1]
+            if len(tokens) > self._batch.room:
+                break
+            self._branches.popleft()
+            branch.sequence = self._free.pop()
+            self._context.fork_whole(slot.sequence, branch.sequence)
+            added.append((branch, self._batch.add(branch.sequence, slot.past, tokens, "all")))
+        return added
+
+    def _decode(self) -> None:
+        assert self._context is not None
+        began = time.perf_counter()
+        code = self._context.decode(self._batch)
+        self.decode_seconds += time.perf_counter() - began
+        self.decoded_tokens += self._batch.count
+        if code == 2:
+            raise _Aborted
+        if code == 1:
+            raise _NoRoom
+        if code != 0:
+            raise EngineCrashed(f"llama.cpp could not evaluate a batch (code {code}): {self._log.last_error()}")
+
+    def _undo(
+        self, branches: list[tuple[Branch, int]], runs: list[tuple[Slot, int, int]], reason: Exception
+    ) -> None:
+        """Take every sequence of a failed decode back to where it stood."""
+        assert self._context is not None and self._prefixes is not None
+        for branch, _ in branches:
+            self._context.clear(branch.sequence)
+            self._free.append(branch.sequence)
+            self._branches.append(branch)
+        for slot, _, _ in runs:
+            if not self._context.cut(slot.sequence, slot.past):
+                self._restart(slot)
+        if isinstance(reason, _NoRoom):
+            freed = self._prefixes.evict()
+            self._free += freed
+            if not freed:
+                self._fail(self._slots[-1], EngineCrashed("the KV cache is full", "use a smaller --parallel"))
+        elif isinstance(reason, LlmError):
+            for slot, _, _ in runs:
+                self._fail(slot, reason)
+
+    def _restart(self, slot: Slot) -> None:
+        """A state that cannot go back begins anew; what was written so far is read again."""
+        assert self._context is not None
+        self._context.clear(slot.sequence)
+        written = slot.writer.tokens if slot.writer else []
+        slot.pending = slot.request.tokens + written
+        slot.past = slot.cached = 0
+
+    def _report(self, runs: list[tuple[Slot, int, int]]) -> None:
+        if len(runs) == 1 and len(runs[0][0].pending) > 1:
+            slot = runs[0][0]
+            total = len(slot.request.tokens)
+            if total > BATCH_TOKENS:
+                self._progress(f"reading {slot.past:,} of {total:,} tokens")
+
+    # answers
+
+    def _go_on(self, slot: Slot, logits: Array) -> None:
+        """The logits at the end of what a slot has evaluated: the next token, or the labels' first tokens."""
+        if slot.writer is None:
+            self._score_first(slot, logits)
+            return
+        writer = slot.writer
+        token = writer.choose(logits)
+        if token is not None:
+            for piece in writer.accept(token):
+                self._stream(slot, piece)
+        if writer.finish_reason is None and token is not None:
+            slot.pending = [token]
+            return
+        for piece in writer.finish():
+            self._stream(slot, piece)
+        evaluated = (slot.request.tokens + writer.tokens)[: slot.past]
+        self._leave(slot, keep=None if slot.request.many else evaluated)
+        self._emit(slot.request.id, writer.completion(len(slot.request.tokens), slot.cached))
+
+    def _stream(self, slot: Slot, piece: Piece) -> None:
+        if slot.request.stream:
+            self._emit(slot.request.id, piece)
+
+    def _score_first(self, slot: Slot, logits: Array) -> None:
+        """
+        The first token of each label.
+
+        All labels begin at the same place, so their raw logits differ by the same constant
+        from log-probabilities, and the whole vocabulary need not be summed.
+        """
+        rests = slot.request.rests
+        slot.scores = [float(score) for score in logits[[rest[0] for rest in rests]]]
+        if not np.isfinite(slot.scores).all():
+            self._fail(slot, UnusableAnswer("the model gives no numbers for these labels (NaN)"))
+            return
+        longer = [number for number, rest in enumerate(rests) if len(rest) > 1]
+        slot.open_branches = len(longer)
+        if longer:
+            self._branches.extend(Branch(slot, number) for number in longer)
+        else:
+            self._finish_scores(slot)
+
+    def _finish_branch(self, branch: Branch, logits: Array) -> None:
+        """Add the log-probabilities of a label's further tokens."""
+        assert self._context is not None
+        slot = branch.slot
+        tokens = slot.request.rests[branch.label][1:]
+        slot.scores[branch.label] += sum(
+            log_probability(row, token) for row, token in zip(logits, tokens, strict=True)
+        )
+        self._context.clear(branch.sequence)
+        self._free.append(branch.sequence)
+        slot.open_branches -= 1
+        if not slot.open_branches:
+            self._finish_scores(slot)
+
+    def _finish_scores(self, slot: Slot) -> None:
+        request = slot.request
+        scores = np.array(slot.scores) / self._scale
+        weights = np.exp(scores - scores.max())
+        probabilities = weights / weights.sum()
+        usage = Usage(len(request.tokens), 0, slot.cached)
+        self._leave(slot)
+        self._emit(
+            request.id,
+            LabelScores(
+                request.labels,
+                tuple(float(p) for p in probabilities),
+                int(probabilities.argmax()),
+                "sequence",
+                usage,
+            ),
+        )
+
+
+class _Aborted(Exception):
+    """A decode was ended by a cancel."""
+
+
+class _NoRoom(Exception):
+    """The KV cache had no cells for a batch."""
+
+
+def log_probability(logits: Array, token: int) -> float:
+    """Log-softmax of one row of logits (shape: vocabulary) at one token."""
+    top = float(logits.max())
+    return float(logits[token]) - top - float(np.log(np.exp(logits - top, dtype=np.float64).sum()))
+
+
+def too_long(tokens: int, context: int) -> InputTooLong:
+    """The error for a prompt that does not fit."""
+    return InputTooLong(
+        f"the prompt is {tokens:,} tokens and the context is {context:,}",
+        "use --truncate, or a model with a longer context",
+        tokens,
+        context,
+    )
