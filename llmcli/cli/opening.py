@@ -52,7 +52,7 @@ def choose(env: Environment, options: ModelOptions) -> Chosen:
 @contextmanager
 def opened(env: Environment, chosen: Chosen) -> Iterator[Engine]:
     """The chosen model's engine, loading; it is closed on the way out."""
-    _say_where(chosen.reference, env)
+    say_where(chosen.reference, env)
     engine = engines.open_engine(chosen.reference, chosen.options, chosen.model)
     try:
         yield engine
@@ -60,7 +60,7 @@ def opened(env: Environment, chosen: Chosen) -> Iterator[Engine]:
         engine.close()
 
 
-def _say_where(reference: str, env: Environment) -> None:
+def say_where(reference: str, env: Environment) -> None:
     """Tell a text's owner what reads it: a server elsewhere every time, the built-in model once."""
     if reference.startswith("server:"):
         host = urlsplit(reference.removeprefix("server:").partition("#")[0]).hostname or "?"

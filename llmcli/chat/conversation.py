@@ -1,0 +1,244 @@
+"""
+What the model sees of a conversation, and how it changes: said, answered, undone, dropped, summed up.
+
+Every change goes to the history first. When the history cannot be written the
+conversation goes on in memory and `trouble` says so. Counts nothing and asks
+nothing: it is given to an engine as a `Prompt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from llmcli.chat.history import Entry, History, Place, Record, State
+from llmcli.errors import LlmError
+from llmcli.messages import Message, Prompt, Usage
+
+T = TypeVar("T")
+
+SUMMARY_HEADING = "Summary of the conversation so far:"
+
+
+class Turn(Struct, frozen=True):
+    """A message of the user with the answers to it."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def asked(self) -> str:
+        """The beginning of what the user said, on one line."""
+        return brief(self.entries[0].content)
+
+
+class Conversation:
+    """
+    One conversation, its number in the history and its messages.
+
+    `number` is 0 until something is said: an empty conversation is not kept.
+    """
+
+    def __init__(
+        self, history: History, model: str, system: str = "", name: str = "", number: int = 0,
+        title: str = "", entries: Sequence[Entry] = (),
+    ) -> None:  # fmt: skip
+        self.history = history
+        self.model = model
+        self.system = system
+        self.name = name
+        self.number = number
+        self.title = title
+        self.entries = list(entries)
+        self.trouble = ""
+
+    @classmethod
+    def load(cls, history: History, record: Record, model: str = "") -> Conversation:
+        """Take a conversation up again; an answer that a crash cut short counts as stopped."""
+        entries = []
+        for entry in history.entries(record.id):
+            if entry.state == "streaming":
+                place: Place = "context" if entry.content else "undone"
+                entry = replace(entry, state="stopped", place=place)
+            entries.append(entry)
+        return cls(
+            history, model or record.model, record.system, record.name, record.id, record.title, entries
+        )
+
+    # ── what the model sees ──────────────────────────────────────────────────────────────────────
+
+    @property
+    def context(self) -> list[Entry]:
+        """The messages that the model still sees, without summaries."""
+        return [entry for entry in self.entries if entry.place == "context" and entry.role != "summary"]
+
+    @property
+    def summary(self) -> str:
+        """What `compress` put in place of the older messages."""
+        parts = [e.content for e in self.entries if e.place == "context" and e.role == "summary"]
+        return "\n\n".join(parts)
+
+    @property
+    def system_message(self) -> str:
+        """The system message with the summary under it."""
+        if not self.summary:
+            return self.system
+        return "\n\n".join(part for part in (self.system, f"{SUMMARY_HEADING}\n{self.summary}") if part)
+
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation as messages, the system message first."""
+        system = (Message("system", self.system_message),) if self.system_message else ()
+        return system + tuple(
+            Message("assistant" if entry.role == "assistant" else "user", entry.content)
+            for entry in self.context
+        )
+
+    def prompt(self, *more: Message, thinking: bool = False, continue_last: bool = False) -> Prompt:
+        """What to ask the model: the conversation and then `more`."""
+        return Prompt(self.messages() + more, thinking=thinking, continue_last=continue_last)
+
+    def turns(self) -> list[Turn]:
+        """The context as turns, each beginning with a message of the user."""
+        groups: list[list[Entry]] = []
+        for entry in self.context:
+            if entry.role == "user" or not groups:
+                groups.append([])
+            groups[-1].append(entry)
+        return [Turn(tuple(group)) for group in groups]
+
+    def answers(self) -> list[Entry]:
+        """The model's answers in the context, in order."""
+        return [entry for entry in self.context if entry.role == "assistant"]
+
+    @property
+    def last(self) -> Entry | None:
+        """The last message in the context."""
+        return self.context[-1] if self.context else None
+
+    # ── saying and answering ─────────────────────────────────────────────────────────────────────
+
+    def say(self, text: str) -> None:
+        """The user's message; in the history before anything is asked."""
+        self._add(Entry(0, "user", text))
+
+    def begin_answer(self, seed: int | None = None) -> None:
+        """An empty answer, to be grown and finished."""
+        self._add(Entry(0, "assistant", "", state="streaming", model=self.model, seed=seed))
+
+    def reopen_answer(self) -> None:
+        """Let the last answer grow on."""
+        self.entries[self._last_answer()] = replace(self.entries[self._last_answer()], state="streaming")
+
+    def grow(self, text: str, thinking: str = "") -> None:
+        """Save the answer as far as it is written."""
+        at = self._last_answer()
+        self.entries[at] = replace(self.entries[at], content=text, thinking=thinking)
+        self._keep(self.entries[at].id, lambda number: self.history.grow(number, text, thinking))
+
+    def finish(self, text: str, thinking: str, state: State, usage: Usage, seconds: float) -> None:
+        """Save the answer's last form; an empty one leaves the context."""
+        at = self._last_answer()
+        entry = replace(
+            self.entries[at], content=text, thinking=thinking, state=state, usage=usage, seconds=seconds
+        )
+        self.entries[at] = entry
+        self._keep(
+            entry.id, lambda number: self.history.finish(number, text, thinking, state, usage, seconds)
+        )
+        if not text:
+            self._move([entry], "undone")
+
+    def retract_answer(self) -> bool:
+        """Take the last answer out of the context, so that it can be given anew; False if there is none."""
+        if self.last is None or self.last.role != "assistant":
+            return False
+        self._move([self.last], "undone")
+        return True
+
+    def undo(self) -> Turn | None:
+        """Take the last turn out of the context; gives it."""
+        turns = self.turns()
+        if not turns:
+            return None
+        self._move(turns[-1].entries, "undone")
+        return turns[-1]
+
+    def drop(self, turns: Sequence[Turn]) -> None:
+        """Take old turns out of the context; they stay in the history."""
+        self._move([entry for turn in turns for entry in turn.entries], "dropped")
+
+    def compress(self, turns: Sequence[Turn], text: str) -> None:
+        """Put a summary in place of the oldest turns (and of an earlier summary)."""
+        replaced = [entry for turn in turns for entry in turn.entries]
+        replaced += [e for e in self.entries if e.role == "summary" and e.place == "context"]
+        numbers = {entry.id for entry in replaced}
+        number = self._keep(self.number, lambda own: self.history.put_summary(own, numbers, text)) or 0
+        after = max(at for at, entry in enumerate(self.entries) if entry.id in numbers) + 1
+        self.entries = [replace(e, place="summed") if e.id in numbers else e for e in self.entries]
+        self.entries.insert(after, Entry(number, "summary", text))
+
+    # ── about it ─────────────────────────────────────────────────────────────────────────────────
+
+    def set_system(self, text: str) -> None:
+        """Another system message, from the next turn on."""
+        self.system = text
+        self._keep(self.number, lambda own: self.history.describe(own, system=text))
+
+    def set_model(self, name: str) -> None:
+        """Another model goes on with the conversation."""
+        self.model = name
+        self._keep(self.number, lambda own: self.history.describe(own, model=name))
+
+    def rename(self, *, name: str | None = None, title: str | None = None) -> None:
+        """Name it, title it. UsageError when the name is taken or malformed."""
+        if self.number:
+            self.history.rename(self.number, name=name, title=title)
+        self.name = self.name if name is None else name
+        self.title = self.title if title is None else title
+
+    def _add(self, entry: Entry) -> None:
+        self.entries.append(replace(entry, id=self._saved(entry)))
+
+    def _saved(self, entry: Entry) -> int:
+        def save(_: int) -> int:
+            if not self.number:
+                self.number = self.history.start(self.model, self.system, self.name)
+                if self.title:
+                    self.history.rename(self.number, title=self.title)
+            return self.history.add(
+                self.number, entry.role, entry.content, entry.state, entry.model, entry.seed
+            )
+
+        return self._keep(-1, save) or -len(self.entries) - 1  # unsaved messages count downwards
+
+    def _move(self, entries: Sequence[Entry], place: Place) -> None:
+        numbers = {entry.id for entry in entries}
+        self.entries = [replace(e, place=place) if e.id in numbers else e for e in self.entries]
+        saved = [number for number in numbers if number > 0]
+        self._keep(self.number, lambda _: self.history.move(saved, place))
+
+    def _keep(self, number: int, save: Callable[[int], T]) -> T | None:
+        """Save something about the row `number`; what was never saved cannot be changed."""
+        if number == 0 or (number < 0 and number != -1):
+            return None
+        try:
+            return save(number)
+        except LlmError as error:
+            self.trouble = str(error)
+            return None
+
+    def _last_answer(self) -> int:
+        return max(at for at, entry in enumerate(self.entries) if entry.role == "assistant")
+
+
+def brief(text: str, width: int = 60) -> str:
+    """
+    The beginning of a text, on one line.
+
+    >>> brief("One two\\nthree four five", width=12)
+    'One two thr…'
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -1,0 +1,201 @@
+"""
+The line that is typed: prompt-toolkit with our keys, completion, history and bottom line.
+
+Gives the text of a message, nothing else. Input and output of the terminal are injected,
+so a test types into a pipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application.current import get_app
+from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import History as LineHistory
+from prompt_toolkit.input import Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
+from prompt_toolkit.output import Output
+from prompt_toolkit.styles import Style
+
+from llmcli.chat.completion import SlashCompleter
+from llmcli.chat.history import History
+from llmcli.chat.screen import NARROW
+from llmcli.chat.slash import is_command
+from llmcli.chat.talk import Talk
+from llmcli.errors import LlmError
+from llmcli.output.sanitize import sanitize
+
+BLOCK = '"""'
+
+STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "prompt": "bold"})
+
+
+class TypedLines(LineHistory):
+    """The arrow keys' memory, kept with the conversations."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self._history = history
+
+    def load_history_strings(self) -> Iterable[str]:
+        """The latest first; none when the file cannot be read."""
+        try:
+            return self._history.lines()
+        except LlmError:
+            return []
+
+    def store_string(self, string: str) -> None:
+        """Keep a line; a full disk must not keep anybody from talking on."""
+        with suppress(LlmError):
+            self._history.add_line(string)
+
+
+class Visible(Processor):
+    """Show what is typed or pasted without the characters that a terminal would obey."""
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        """One character stays one, so the cursor keeps its place."""
+        return Transformation(
+            [(part[0], _same_length(part[1]), *part[2:]) for part in transformation_input.fragments]
+        )
+
+
+def _same_length(text: str) -> str:
+    if sanitize(text, terminal=True) == text:
+        return text
+    return "".join(one if sanitize(one, terminal=True) == one else "\ufffd" for one in text)
+
+
+class Editor:
+    """Reads messages, one after the other."""
+
+    def __init__(
+        self, talk: Talk, keys: str = "emacs", input: Input | None = None, output: Output | None = None
+    ) -> None:
+        self.talk = talk
+        self._input, self._output = input, output
+        slash = Condition(lambda: is_command(get_app().current_buffer.text))
+        self.session: PromptSession[str] = PromptSession(
+            message=[("class:prompt", "> ")],
+            prompt_continuation=[("class:prompt", ". ")],
+            multiline=True,
+            history=TypedLines(talk.conversation.history),
+            completer=SlashCompleter(talk),
+            complete_while_typing=slash,
+            enable_history_search=~slash,
+            enable_suspend=True,
+            reserve_space_for_menu=4,
+            key_bindings=_keys(),
+            input_processors=[Visible()],
+            tempfile_suffix=".md",
+            style=STYLE,
+            input=input,
+            output=output,
+        )
+        self.set_keys(keys)
+
+    def set_keys(self, keys: str) -> None:
+        """Edit as emacs does, or vi."""
+        self.session.editing_mode = EditingMode.VI if keys == "vi" else EditingMode.EMACS
+
+    def read(self, default: str = "", pre_run: Callable[[], None] | None = None) -> str:
+        """
+        The next message, without the marks of a block.
+
+        Raises KeyboardInterrupt for Ctrl-C at an empty prompt, EOFError for Ctrl-D.
+        """
+        wide = self.session.output.get_size().columns >= NARROW
+        self.session.bottom_toolbar = self._bottom_line if wide and not self.talk.screen.dumb else None
+        return without_marks(self.session.prompt(default=default, pre_run=pre_run))
+
+    def choose(self, question: str, options: dict[str, str]) -> str:
+        """One of the keys; empty for going back."""
+        screen = self.talk.screen
+        screen.say(question)
+        screen.table((f"  {key}", text) for key, text in options.items())
+        asking: PromptSession[str] = PromptSession(input=self._input, output=self._output)
+        keys = "/".join(options)
+        try:
+            while True:
+                answer = asking.prompt(f"{keys}, or Enter to go back: ").strip().lower()
+                if answer in options or not answer:
+                    return answer
+        except (KeyboardInterrupt, EOFError):
+            return ""
+
+    def _bottom_line(self) -> str:
+        return bottom_line(self.talk, self.session.output.get_size().columns)
+
+
+def bottom_line(talk: Talk, width: int) -> str:
+    """Model, tokens used of the context, tokens a second, and what is unusual now; the first parts win."""
+    used = f"{talk.used:,}" + (f"/{talk.window:,}" if talk.window else "") + " tokens"
+    parts = [sanitize(talk.model, terminal=True), used]
+    if talk.timing.speed:
+        parts.append(f"{talk.timing.speed:.1f} tokens/s")
+    if talk.attachments:
+        parts.append(f"+{sum(one.tokens for one in talk.attachments):,} attached")
+    if talk.template:
+        parts.append(f"template {talk.template[0].name}")
+    if talk.conversation.history.private:
+        parts.append("private")
+    while len(" · ".join(parts)) > width - 2 and len(parts) > 1:
+        parts.pop()
+    return " " + " · ".join(parts)
+
+
+def without_marks(text: str) -> str:
+    '''
+    A block's text without the marks around it.
+
+    >>> without_marks('"""\\none\\ntwo\\n"""')
+    'one\\ntwo'
+    '''
+    stripped = text.strip()
+    if stripped.startswith(BLOCK) and stripped.endswith(BLOCK) and len(stripped) >= 2 * len(BLOCK):
+        return stripped[len(BLOCK) : -len(BLOCK)].strip("\n")
+    return text
+
+
+def _in_open_block(text: str) -> bool:
+    return text.lstrip().startswith(BLOCK) and text.count(BLOCK) % 2 == 1
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        """Send, or begin a new line inside an open block."""
+        buffer = event.current_buffer
+        if _in_open_block(buffer.text):
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    @keys.add("c-j")
+    def _(event: KeyPressEvent) -> None:
+        """Begin a new line."""
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("c-g")
+    def _(event: KeyPressEvent) -> None:
+        """Write the message in $EDITOR."""
+        event.current_buffer.open_in_editor(validate_and_handle=False)
+
+    @keys.add("c-c")
+    def _(event: KeyPressEvent) -> None:
+        """Put the line away, where the arrow key finds it; at an empty prompt, tell the loop."""
+        buffer = event.current_buffer
+        if buffer.text:
+            buffer.append_to_history()
+            buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
+    return keys

@@ -1,0 +1,89 @@
+"""
+Read, ask, show, again: the loop of `llm chat`, and the single question of `--once`.
+
+What is typed comes from `editor`, what happens with it is in `talk` and `slash`.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from llmcli.chat import slash
+from llmcli.chat.signals import Interrupted, Leaving
+from llmcli.chat.talk import Talk
+from llmcli.errors import LlmError
+
+if TYPE_CHECKING:
+    from llmcli.chat.editor import Editor
+
+HINT = "Ctrl-D or /exit leaves; Ctrl-C stops an answer"
+
+
+def run(talk: Talk, editor: Editor, first: str = "") -> int:
+    """Talk until the user leaves; gives the exit code. `first` is asked before anything is typed."""
+    talk.choose = editor.choose
+    talk.set_keys = editor.set_keys
+    try:
+        if first:
+            _handle(talk, first)
+        while not talk.done and not talk.signals.leaving:
+            _turn(talk, editor)
+    except Leaving as leaving:
+        return leaving.code
+    except OSError as error:
+        if error.errno != errno.EIO:  # the terminal is gone: there is nobody to tell
+            raise
+        return talk.signals.leaving or 129
+    if talk.signals.leaving:
+        return talk.signals.leaving
+    _say_goodbye(talk)
+    return 0
+
+
+def _turn(talk: Talk, editor: Editor) -> None:
+    """One prompt and what follows from it."""
+    default, talk.next_text = talk.next_text, ""
+    talk.screen.end_line()
+    try:
+        with talk.signals.at_prompt(editor.session.app):
+            text = editor.read(default, talk.signals.check_prompt)
+    except KeyboardInterrupt:
+        talk.screen.whisper(HINT)
+        return
+    except EOFError:
+        talk.done = True
+        return
+    _handle(talk, text)
+
+
+def _handle(talk: Talk, text: str) -> None:
+    """A command or a message; its failure ends neither the chat nor the conversation."""
+    if not text.strip() and not talk.attachments:
+        return
+    try:
+        if slash.is_command(text):
+            slash.run(talk, text)
+        else:
+            talk.ask(text[1:] if text.startswith("//") else text)
+    except Interrupted:
+        talk.screen.whisper("■ stopped")
+    except LlmError as error:
+        talk.screen.complain(f"error: {error}")
+
+
+def _say_goodbye(talk: Talk) -> None:
+    conversation = talk.conversation
+    if conversation.number and not conversation.history.private and talk.screen.terminal:
+        talk.screen.whisper(f"kept as conversation {conversation.number}; llm chat -c goes on with it")
+
+
+def once(talk: Talk, text: str) -> int:
+    """Answer one message and end; errors are raised."""
+    try:
+        state = talk.ask(text)
+    except Interrupted:
+        return 130
+    except Leaving as leaving:
+        return leaving.code
+    return 130 if state == "stopped" else 0

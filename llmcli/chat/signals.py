@@ -1,0 +1,195 @@
+"""
+Signals and the terminal's modes: nobody's terminal is left in a strange state.
+
+Between prompts the terminal is quiet: no echo, no line buffering, so that what is
+typed while the model answers waits for the next prompt. The handlers never raise.
+They tell whoever is waiting: the answer's loop (`work`) or the prompt (prompt-toolkit).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prompt_toolkit.application import Application
+
+RESTORE = "\x1b[?2004l\x1b[?25h\x1b[0m"
+"""Bracketed paste off, cursor shown, no colour."""
+
+ENDINGS = {signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+_LFLAG, _IFLAG, _CC = 3, 0, 6  # places in the list of tcgetattr
+
+
+class Interrupted(Exception):  # noqa: N818 (a signal, not an error)
+    """Ctrl-C while something was under way."""
+
+
+class Leaving(Exception):  # noqa: N818
+    """The program is asked to end; `code` is its exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Signals:
+    """
+    The handlers of INT, TERM, HUP, TSTP and CONT for as long as the block lasts.
+
+    `terminal` is the descriptor that is typed at, or None (then no modes are touched).
+    """
+
+    def __init__(self, terminal: int | None = None) -> None:
+        self.terminal = terminal
+        self.leaving = 0
+        self.interrupted = False
+        self._listener: SimpleQueue[Any] | None = None
+        self._prompt: Application[str] | None = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._cooked: list[Any] | None = None
+
+    def __enter__(self) -> Signals:
+        self._cooked = _modes(self.terminal)
+        handlers = {
+            signal.SIGINT: self._interrupt, signal.SIGTERM: self._leave, signal.SIGHUP: self._leave,
+            signal.SIGTSTP: self._suspend, signal.SIGCONT: self._resume,
+        }  # fmt: skip
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        self._be_quiet()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def sent_to(self, listener: SimpleQueue[Any]) -> Iterator[None]:
+        """Put Interrupted and Leaving into this queue while the block lasts; what came before, at once."""
+        self._listener = listener
+        if self.leaving:
+            listener.put(Leaving(self.leaving))
+        elif self.interrupted:
+            listener.put(Interrupted())
+        try:
+            yield
+        finally:
+            self._listener = None
+            self.interrupted = False
+
+    @contextmanager
+    def at_prompt(self, prompt: Application[str]) -> Iterator[None]:
+        """End this prompt when the program is asked to end."""
+        self._prompt = prompt
+        self.interrupted = False
+        try:
+            yield
+        finally:
+            self._prompt = None
+            self._be_quiet()
+
+    def check_prompt(self) -> None:
+        """End a prompt that has just begun, if the request to end came while it was being set up."""
+        if self.leaving:
+            self._end_prompt()
+
+    # ── handlers ─────────────────────────────────────────────────────────────────────────────────
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        if self._listener is not None:
+            self._listener.put(Interrupted())
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        self.leaving = ENDINGS[signal.Signals(number)]
+        if self._listener is not None:
+            self._listener.put(Leaving(self.leaving))
+        self._end_prompt()
+
+    def _end_prompt(self) -> None:
+        if self._prompt is not None and self._prompt.is_running:
+            # It raises when the line was sent in this very moment; the loop sees `leaving` then.
+            with suppress(Exception):
+                self._prompt.exit(exception=Leaving(self.leaving))
+
+    def _suspend(self, number: int, frame: FrameType | None) -> None:
+        """Stop as any program does, with the terminal as we found it."""
+        at_prompt = self._prompt is not None and self._prompt.is_running
+        if at_prompt and self._prompt is not None:
+            with suppress(Exception):
+                self._prompt.renderer.erase()
+        modes = _modes(self.terminal)
+        self._restore()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self._suspend)
+        _set_modes(self.terminal, modes)
+        self._resume(number, frame)
+
+    def _resume(self, number: int, frame: FrameType | None) -> None:
+        """After a stop (also by SIGSTOP, which nobody sees coming) the shell may have changed the modes."""
+        if self._prompt is None:
+            self._be_quiet()
+        elif self._prompt.is_running:
+            if self.terminal is not None:
+                from prompt_toolkit.input.vt100 import raw_mode
+
+                raw_mode(self.terminal).__enter__()
+            self._prompt.renderer.reset()
+            self._prompt.invalidate()
+
+    # ── modes ────────────────────────────────────────────────────────────────────────────────────
+
+    def _be_quiet(self) -> None:
+        """No echo, no line buffering; Enter stays \\r, as prompt-toolkit reads it; Ctrl-C still signals."""
+        modes = _modes(self.terminal)
+        if modes is None:
+            return
+        modes[_LFLAG] &= ~(termios.ECHO | termios.ICANON)
+        modes[_LFLAG] |= termios.ISIG
+        modes[_IFLAG] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR)
+        modes[_CC][termios.VMIN] = 1
+        modes[_CC][termios.VTIME] = 0
+        _set_modes(self.terminal, modes)
+
+    def _restore(self) -> None:
+        if self.terminal is None:
+            return
+        _set_modes(self.terminal, self._cooked)
+        with suppress(OSError):
+            os.write(self.terminal, RESTORE.encode())
+
+
+def _modes(terminal: int | None) -> list[Any] | None:
+    if terminal is None:
+        return None
+    try:
+        return termios.tcgetattr(terminal)
+    except (termios.error, OSError):
+        return None
+
+
+def _set_modes(terminal: int | None, modes: list[Any] | None) -> None:
+    if terminal is None or modes is None:
+        return
+    # In the background a change of modes stops the process; the shell's own are right there.
+    with suppress(termios.error, OSError):
+        if os.tcgetpgrp(terminal) == os.getpgrp():
+            termios.tcsetattr(terminal, termios.TCSANOW, modes)
+
+
+def typed_at() -> int | None:
+    """The descriptor of the terminal that is typed at, or None."""
+    try:
+        return sys.stdin.fileno() if sys.stdin.isatty() else None
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,0 +1,501 @@
+"""
+One talk: an engine, a conversation and a screen, and what happens between them.
+
+Asks, shows the answer while it is written, saves it, and makes room when the next
+turn would not fit. Reads no keys: what needs the user's decision goes through
+`choose`, which the loop provides (`repl`).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from llmcli.chat.conversation import Conversation, Turn
+from llmcli.chat.history import State
+from llmcli.chat.screen import AnswerView, Screen
+from llmcli.chat.signals import Interrupted, Signals
+from llmcli.chat.work import Tick, follow, run
+from llmcli.engines.base import Engine, EngineInfo
+from llmcli.errors import EngineCrashed, InputTooLong, LlmError
+from llmcli.messages import Completion, Message, Piece, Prompt, Sampling, Usage
+
+if TYPE_CHECKING:
+    from llmcli.templates import Template
+
+SAVE_SECONDS = 0.1
+"""A growing answer is saved this often; with the tick of the loop it is at most 0.2 s behind."""
+
+RESERVE = 512
+"""Tokens kept free for the answer, unless the context is small or `max_tokens` says less."""
+
+PATIENCE = 1.0
+"""Seconds of silence before the screen says what we wait for."""
+
+COMPRESS = (
+    "Summarize our conversation so far in a few short paragraphs, so that we can go on from the summary "
+    "alone. Keep names, numbers, decisions and open questions. Write only the summary."
+)
+
+STATES: dict[str, State] = {
+    "stop": "done", "length": "length", "degenerate": "degenerate", "cancelled": "stopped",
+}  # fmt: skip
+
+NOTES: dict[State, str] = {
+    "stopped": "■ stopped (/continue goes on, /regen answers anew)",
+    "length": "■ cut at the longest answer allowed (/continue goes on)",
+    "degenerate": "■ the answer only repeated itself and was stopped (/regen answers anew)",
+}
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file's text that goes with the next message."""
+
+    name: str
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Doors:
+    """What the command gives the talk: how to open an engine, and which models there are."""
+
+    open_engine: Callable[[str, int | None], Engine]
+    model_names: Callable[[], list[str]] = list
+    copy: Callable[[str], str] | None = None
+    cwd: Path = field(default_factory=Path)
+    encoding: str | None = None
+
+
+@dataclass
+class Timing:
+    """The last answer in figures, and the sums of the session."""
+
+    first: float = 0.0
+    seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    answers: int = 0
+    total: Usage = field(default_factory=Usage)
+    total_seconds: float = 0.0
+
+    @property
+    def speed(self) -> float:
+        """Answer tokens a second, from the first token on."""
+        writing = self.seconds - self.first
+        return (self.usage.answer - 1) / writing if writing > 0 and self.usage.answer > 1 else 0.0
+
+    def add(self, first: float, seconds: float, usage: Usage) -> None:
+        """Count one more answer."""
+        self.first, self.seconds, self.usage = first, seconds, usage
+        self.answers += 1
+        sums = (usage.prompt, usage.answer, usage.cached)
+        before = (self.total.prompt, self.total.answer, self.total.cached)
+        self.total = Usage(*(one + more for one, more in zip(before, sums)))
+        self.total_seconds += seconds
+
+
+def _no_choice(question: str, options: dict[str, str]) -> str:
+    """Nobody is there to choose."""
+    return ""
+
+
+class Talk:
+    """The state of a chat, which the slash commands act on."""
+
+    def __init__(
+        self, doors: Doors, conversation: Conversation, screen: Screen, signals: Signals, reference: str,
+        sampling: Sampling, *, context: int | None = None, thinking: bool = True, seed: int | None = None,
+    ) -> None:  # fmt: skip
+        self.doors = doors
+        self.conversation = conversation
+        self.screen = screen
+        self.signals = signals
+        self.reference = reference
+        self.sampling = sampling
+        self.context = context
+        self.thinking = thinking
+        self.show_thinking = False
+        self.fixed_seed = seed
+        self.attachments: list[Attachment] = []
+        self.template: tuple[Template, dict[str, object]] | None = None
+        self.timing = Timing()
+        self.used = 0
+        self.next_text = ""
+        self.done = False
+        self.choose: Callable[[str, dict[str, str]], str] = _no_choice
+        self.set_keys: Callable[[str], None] | None = None
+        self._engine: Engine | None = None
+        self._info: EngineInfo | None = None
+        self._draws = 0
+        self._told = ""
+
+    # ── the engine ───────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Begin to load the model; it loads on while the first message is typed."""
+        if self._engine is None:
+            engine = self._engine = self.doors.open_engine(self.reference, self.context)
+            threading.Thread(target=self._learn, args=(engine,), name="llm-load", daemon=True).start()
+
+    def _learn(self, engine: Engine) -> None:
+        """Wait for the model, for the bottom line's sake; who asks something will hear of a failure."""
+        with suppress(Exception):
+            info = engine.info
+            if engine is self._engine:
+                self._info = info
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, loaded; it is opened anew after it died."""
+        self.start()
+        assert self._engine is not None
+        if self._info is None:
+            self._info = self._loaded(self._engine)
+        return self._engine
+
+    def _loaded(self, engine: Engine) -> EngineInfo:
+        """Wait for an engine to be ready. Raises what keeps it from loading."""
+
+        def waiting(seconds: float) -> None:
+            if seconds >= PATIENCE:
+                self.screen.preview(f"{busy_with(engine) or 'loading the model'} … {seconds:.0f} s")
+
+        try:
+            return run(lambda: engine.info, self.signals, waiting)
+        finally:
+            self.screen.hide_preview()
+
+    @property
+    def loading(self) -> bool:
+        """The model is not ready yet."""
+        return self._info is None
+
+    @property
+    def window(self) -> int:
+        """The context window in tokens; 0 while it is not known."""
+        return self._info.context if self._info is not None else 0
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._info.model if self._info is not None else self.reference
+
+    def change_model(self, reference: str, context: int | None = None) -> None:
+        """Go on with another model, or another context; the old one stays where that fails."""
+        engine = self.doors.open_engine(reference, context)
+        try:
+            info = self._loaded(engine)
+        except BaseException:
+            engine.close()
+            raise
+        self.close()
+        self._engine, self._info = engine, info
+        self.reference, self.context = reference, context
+        self.conversation.set_model(reference)
+        self.measure()
+
+    def count(self, items: Sequence[Prompt | str]) -> list[int]:
+        """Tokens of each, by the model's own tokenizer."""
+        engine = self.engine
+        return run(lambda: engine.count_tokens(items), self.signals)
+
+    def measure(self) -> None:
+        """Count the conversation again, for the meter."""
+        with_system = self.conversation.prompt(thinking=self.thinking)
+        self.used = self.count([with_system])[0] if with_system.messages else 0
+
+    def close(self) -> None:
+        """End the engine."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = self._info = None
+
+    # ── asking ───────────────────────────────────────────────────────────────────────────────────
+
+    def ask(self, text: str) -> State | None:
+        """
+        Send a message with what is attached to it, and show the answer; gives how that ended.
+
+        When it does not fit and the user goes back, the text waits in the next prompt.
+        Raises InputTooLong where nobody can be asked.
+        """
+        message = self._worded(text)
+        if not self._make_room(message):
+            self.next_text = text
+            return None
+        self.attachments.clear()
+        self.conversation.say(message)
+        self._draws = 0
+        return self.answer()
+
+    def _worded(self, text: str) -> str:
+        """The message: what is attached, then what was typed, through the template if one is set."""
+        parts = [_quoted(one.name, one.text) for one in self.attachments]
+        message = "\n\n".join([*parts, text] if text else parts)
+        if self.template is None:
+            return message
+        from llmcli.templates import render
+
+        template, values = self.template
+        messages = render(template, message, values).messages
+        return messages[-1].content if messages else message
+
+    def regenerate(self) -> bool:
+        """Answer the last message anew, with other random numbers; False when there is none."""
+        self.conversation.retract_answer()
+        last = self.conversation.last
+        if last is None or last.role != "user":
+            return False
+        self._draws += 1
+        self.answer()
+        return True
+
+    def answer(self, continuing: bool = False) -> State:
+        """Let the model answer, or write on at its last answer; shown and saved as it is written."""
+        conversation, seed = self.conversation, self._seed()
+        prompt = conversation.prompt(thinking=self.thinking and not continuing, continue_last=continuing)
+        before = conversation.answers()[-1].content if continuing else ""
+        engine = self.engine
+        if continuing:
+            conversation.reopen_answer()
+        else:
+            conversation.begin_answer(seed)
+        view = AnswerView(self.screen, self._waiting_for(engine, prompt), self.show_thinking)
+        sampling = replace(self.sampling, seed=seed)
+        items = follow(lambda: engine.stream(prompt, sampling), self.signals)
+        state, usage = self._write_down(items, view, before)
+        view.end(NOTES.get(state, ""))
+        self._tell_trouble()
+        if state in ("done", "length", "degenerate"):
+            self.used = usage.prompt + usage.answer
+        if self._engine is not None and not self.signals.leaving:
+            self.measure()
+        return state
+
+    def _write_down(
+        self, items: Iterator[Piece | Completion | Tick], view: AnswerView, before: str
+    ) -> tuple[State, Usage]:
+        """Feed the view and the history until the answer is over, however that comes about."""
+        began = saved = time.monotonic()
+        first, kept, usage = 0.0, 0, Usage()
+        state: State = "stopped"
+        try:
+            for item in items:
+                now = time.monotonic()
+                if isinstance(item, Piece):
+                    first = first or now - began
+                    view.feed(item)
+                elif isinstance(item, Completion):
+                    state, usage = STATES[item.finish_reason], item.usage
+                else:
+                    view.tick()
+                size = len(view.text) + len(view.thinking)
+                if size > kept and now - saved >= SAVE_SECONDS:
+                    self.conversation.grow(before + view.text, view.thinking)
+                    kept, saved = size, now
+        except Interrupted:
+            pass
+        except LlmError as error:
+            state = "failed"
+            view.end()
+            self.screen.complain(f"error: {error}")
+            if isinstance(error, EngineCrashed):
+                self.close()
+        finally:
+            seconds = time.monotonic() - began
+            self.conversation.finish(before + view.text, view.thinking, state, usage, seconds)
+        self.timing.add(first, seconds, usage)
+        return state, usage
+
+    def _seed(self) -> int:
+        """A given seed draws the same answers again, each /regen the next ones."""
+        if self.fixed_seed is None:
+            return random.SystemRandom().getrandbits(31)
+        return self.fixed_seed + self._draws
+
+    def _waiting_for(self, engine: Engine, prompt: Prompt) -> Callable[[], str]:
+        """What to say while nothing comes: the engine's own words, or how much there is to read."""
+        words = f"reading {self.count([prompt])[0]:,} tokens"
+        return lambda: busy_with(engine) or words
+
+    def _tell_trouble(self) -> None:
+        """Say once that the history cannot be written."""
+        trouble = self.conversation.trouble
+        if trouble and trouble != self._told:
+            self.screen.complain(f"warning: not saved: {trouble}")
+        self._told = trouble
+
+    # ── room ─────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def reserve(self) -> int:
+        """Tokens that an answer should have at least."""
+        return min(self.sampling.max_tokens or RESERVE, RESERVE, max(1, self.window // 4))
+
+    def _size(self, message: str, without: int = 0) -> int:
+        """Tokens of the conversation less its oldest turns, with a message."""
+        conversation = self.conversation
+        dropped = {entry.id for turn in conversation.turns()[:without] for entry in turn.entries}
+        kept = [
+            Message("assistant" if entry.role == "assistant" else "user", entry.content)
+            for entry in conversation.context
+            if entry.id not in dropped
+        ]
+        system = [Message("system", conversation.system_message)] if conversation.system_message else []
+        prompt = Prompt((*system, *kept, Message("user", message)), thinking=self.thinking)
+        return self.count([prompt])[0]
+
+    def _make_room(self, message: str) -> bool:
+        """See that the message and an answer fit; offer what can be done. False: the user goes back."""
+        self.engine.info  # noqa: B018 (loads it: the window is not known before)
+        while self.window:
+            needed = self._size(message) + self.reserve
+            if needed <= self.window:
+                return True
+            if not self._make_some_room(message, needed):
+                return False
+        return True
+
+    def _make_some_room(self, message: str, needed: int) -> bool:
+        turns = self.conversation.turns()
+        dropped = self._turns_to_drop(message)
+        what = (
+            f"this turn needs {needed:,} tokens ({self.reserve:,} of them for the answer) "
+            f"and the context is {self.window:,}"
+        )
+        options = {}
+        if dropped:
+            names = ", ".join(f"“{turn.asked}”" for turn in dropped)
+            options["d"] = f"drop the oldest {_turns(len(dropped))}: {names}"
+        if len(turns) > 1:
+            options["c"] = "compress: the model sums up the older turns"
+        options["l"] = f"a longer context: {_doubled(self.window, needed):,} tokens"
+        if self.choose is _no_choice:
+            raise InputTooLong(what, hint="use --context, or less text", tokens=needed, context=self.window)
+        choice = self.choose(what, options)
+        if choice == "d":
+            self.conversation.drop(dropped)
+            self.screen.whisper(f"dropped {_turns(len(dropped))}; they stay in the history")
+        elif choice == "c":
+            return self.compress()
+        elif choice == "l":
+            return self._lengthen(_doubled(self.window, needed))
+        return choice in ("d", "c", "l")
+
+    def _turns_to_drop(self, message: str) -> list[Turn]:
+        """The fewest oldest turns without which the message fits; none when it never does."""
+        turns = self.conversation.turns()
+        low, high = 1, len(turns)
+        if not turns or self._size(message, high) + self.reserve > self.window:
+            return []
+        while low < high:
+            middle = (low + high) // 2
+            if self._size(message, middle) + self.reserve <= self.window:
+                high = middle
+            else:
+                low = middle + 1
+        return turns[:low]
+
+    def _lengthen(self, context: int) -> bool:
+        before = self.window
+        try:
+            self.change_model(self.reference, context)
+        except LlmError as error:
+            self.screen.complain(f"error: {error}")
+            return False
+        if self.window <= before:
+            self.screen.complain(f"{self.model} has no longer context than {before:,} tokens")
+            return False
+        self.screen.whisper(f"the context is now {self.window:,} tokens")
+        return True
+
+    def compress(self) -> bool:
+        """Let the model sum up all turns but the last, show the summary and go on from it."""
+        turns = self.conversation.turns()
+        old = turns[:-1]
+        while old and not self._summary_fits(old):
+            old = old[: len(old) // 2]
+        if not old:
+            self.screen.say("there is nothing to sum up yet: it takes two turns")
+            return False
+        self.screen.whisper(f"summing up {_turns(len(old))} …")
+        text = self.write(self._summary_prompt(old), replace(self.sampling, temperature=0.0))
+        if not text.strip():
+            return False
+        self.conversation.compress(old, text.strip())
+        self.measure()
+        self.screen.whisper(f"this summary stands for {_turns(len(old))} now; they stay in the history")
+        return True
+
+    def _summary_prompt(self, turns: Sequence[Turn]) -> Prompt:
+        numbers = {entry.id for turn in turns for entry in turn.entries}
+        head = self.conversation.messages()
+        kept = [m for m in head if m.role == "system"]
+        said = [
+            Message("assistant" if entry.role == "assistant" else "user", entry.content)
+            for entry in self.conversation.context
+            if entry.id in numbers
+        ]
+        return Prompt((*kept, *said, Message("user", COMPRESS)))
+
+    def _summary_fits(self, turns: Sequence[Turn]) -> bool:
+        return not self.window or self.count([self._summary_prompt(turns)])[0] + self.reserve <= self.window
+
+    def write(self, prompt: Prompt, sampling: Sampling) -> str:
+        """Show an answer that is no part of the conversation; empty when it was stopped."""
+        engine = self.engine
+        view = AnswerView(self.screen, self._waiting_for(engine, prompt))
+        try:
+            for item in follow(lambda: engine.stream(prompt, sampling), self.signals):
+                if isinstance(item, Piece):
+                    view.feed(item)
+                elif isinstance(item, Tick):
+                    view.tick()
+        except Interrupted:
+            view.end("■ stopped")
+            return ""
+        view.end()
+        return view.text
+
+
+def busy_with(engine: Engine) -> str:
+    """What an engine says of its work, if it says anything: `loading the model, 40%`."""
+    return str(getattr(engine, "activity", ""))
+
+
+def _quoted(name: str, text: str) -> str:
+    """
+    A file inside a message, in a fence that its text does not contain.
+
+    >>> _quoted("a.txt", "hello")
+    'a.txt:\\n```\\nhello\\n```'
+    """
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{name}:\n{fence}\n{text.rstrip()}\n{fence}"
+
+
+def _turns(number: int) -> str:
+    return "1 turn" if number == 1 else f"{number} turns"
+
+
+def _doubled(window: int, needed: int) -> int:
+    """
+    The context to offer: twice as long, as often as needed.
+
+    >>> _doubled(4096, 9000)
+    16384
+    """
+    while window < needed:
+        window *= 2
+    return window
