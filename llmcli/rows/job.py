@@ -42,7 +42,7 @@ class Job:
     values: Mapping[str, Any]
     sampling: Sampling
     model: str = "starter"
-    engine: EngineOptions = EngineOptions()
+    engine: EngineOptions = field(default_factory=EngineOptions)
     truncate: Literal["head", "tail", "middle"] | None = None
 
 
@@ -58,9 +58,9 @@ class RowOptions:
     Output: `output` None is standard output, without a journal. `name` is the result column's name, None
     the template's; `error_name` the error column's. `probabilities` adds a column per label.
 
-    Run: `limit` rows are read. More than `max_errors` failed rows stop the job (75); None stops when the first 20
-    rows all fail, or more than 10 % of at least 1,000. `copies`, `cpus` and `gpus` (of each copy) are for
-    `on="ray"`; None chooses.
+    Run: `limit` rows are read. More than `max_errors` failed rows stop the job (75); None stops when the
+    first 20 rows all fail, or more than 10 % of at least 1,000. `copies`, `cpus` and `gpus` (of each copy)
+    are for `on="ray"`; None chooses.
     """
 
     source: Path | None = None

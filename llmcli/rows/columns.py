@@ -1,0 +1,144 @@
+"""
+What is added to a row: the result columns, their names, and an outcome as their values.
+
+Rows keep every column they came with. An outcome is a Result or, where the row failed, its error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from llmcli.errors import LlmError, UsageError
+from llmcli.rows.job import Job, RowOptions
+from llmcli.tasks import Result
+from llmcli.templates import label_set
+
+Outcome = Result | LlmError
+DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class ResultColumns:
+    """
+    The columns of one job: NAME; with labels NAME_p and, where asked, NAME_p_LABEL; and the error's.
+
+    JSON also has NAME_probabilities, and NAME_spans where sentences are extracted.
+    """
+
+    name: str
+    error: str = "error"
+    labels: tuple[str, ...] = ()
+    probabilities: bool = False
+    spans: bool = False
+
+    @property
+    def flat(self) -> list[str]:
+        """Column names of a table (CSV, TSV, Parquet), in order."""
+        names = [self.name]
+        if self.labels:
+            names.append(f"{self.name}_p")
+            if self.probabilities:
+                names += [f"{self.name}_p_{label}" for label in self.labels]
+        return [*names, self.error]
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of a JSON object, in order."""
+        names = [self.name]
+        if self.labels:
+            names += [f"{self.name}_p", f"{self.name}_probabilities"]
+        if self.spans:
+            names.append(f"{self.name}_spans")
+        return [*names, self.error]
+
+    def check(self, taken: Iterable[str], where: str) -> None:
+        """Raise UsageError where the input has a column of one of these names, or two of them are equal."""
+        clash = set(taken) & {*self.flat, *self.keys}
+        if self.error in clash:
+            raise UsageError(f"{where} already has a column {self.error!r}", hint="--error-as NAME renames ours")
+        if clash:
+            raise UsageError(f"{where} already has a column {min(clash)!r}", hint="--as NAME renames ours")
+        if len(set(self.flat)) < len(self.flat) or len(set(self.keys)) < len(self.keys):
+            raise UsageError(f"two result columns have one name: {', '.join(self.flat)}", hint="--as NAME")
+
+    def table_values(self, outcome: Outcome) -> list[Any]:
+        """Typed values in the order of `flat`; None where there is none."""
+        if isinstance(outcome, LlmError):
+            return [None] * (len(self.flat) - 1) + [outcome.message]
+        values: list[Any] = [outcome.text]
+        if self.labels:
+            values.append(_rounded(outcome.p))
+            if self.probabilities:
+                by_label = outcome.probabilities or {}
+                values += [_rounded(by_label.get(label)) for label in self.labels]
+        return [*values, None]
+
+    def cells(self, outcome: Outcome) -> list[str]:
+        """`table_values` as text: 4 decimals, nothing for None."""
+        return [_cell(value) for value in self.table_values(outcome)]
+
+    def items(self, outcome: Outcome) -> dict[str, Any]:
+        """The keys and values of a JSON object."""
+        if isinstance(outcome, LlmError):
+            return {**dict.fromkeys(self.keys), self.error: outcome.message}
+        values: list[Any] = [outcome.text]
+        if self.labels:
+            rounded = {label: _rounded(p) for label, p in (outcome.probabilities or {}).items()}
+            values += [_rounded(outcome.p), rounded or None]
+        if self.spans:
+            values.append([_span(span) for span in outcome.spans])
+        return dict(zip(self.keys, [*values, None]))
+
+
+def result_columns(job: Job, options: RowOptions) -> ResultColumns:
+    """The columns that a job adds."""
+    template = job.template
+    return ResultColumns(
+        name=options.name or template.name,
+        error=options.error_name,
+        labels=tuple(label_set(template, job.values)) if template.mode == "label" else (),
+        probabilities=options.probabilities,
+        spans=template.mode == "extract",
+    )
+
+
+def as_cell(value: Any) -> str:
+    """
+    A value of JSON or Parquet as a CSV cell.
+
+    >>> as_cell(True), as_cell(None), as_cell([1, "ä"]), as_cell(0.5)
+    ('true', '', '[1, "ä"]', '0.5')
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    return json.dumps(value, ensure_ascii=False, default=str) if is_json(value) else str(value)
+
+
+def is_json(value: Any) -> bool:
+    """Whether JSON has this type."""
+    return isinstance(value, bool | int | float | list | dict)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.{DECIMALS}f}"
+    return value or ""
+
+
+def _rounded(p: float | None) -> float | None:
+    return None if p is None else round(p, DECIMALS)
+
+
+def _span(span: Any) -> dict[str, Any]:
+    return {
+        "text": span.text,
+        "line": span.line,
+        "start": span.start,
+        "end": span.end,
+        "p": _rounded(span.p),
+    }

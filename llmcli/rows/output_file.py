@@ -1,0 +1,101 @@
+"""
+The output file: written beside its place, moved there whole, or not at all.
+
+Whoever looks sees the old file or the new one, never a part; that holds through kill -9 and, by fsync
+of the file and its folder, through a power cut.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from llmcli.atomic import sync_folder
+from llmcli.errors import CannotCreate, InputOutputError, LlmError, PermissionRefused
+
+RESUME = "run the same command again: it resumes"
+
+
+def is_replaceable(path: Path) -> bool:
+    """
+    Whether a file can be moved to this place: nothing is there, or a regular file.
+
+    /dev/stdout, a FIFO or another device is written to as it is. Raises CannotCreate, PermissionRefused.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise CannotCreate(f"cannot create {path}: there is no folder {path.parent}") from None
+        return True
+    except OSError as error:
+        raise cannot_write(error, path) from error
+    if stat.S_ISDIR(mode):
+        raise CannotCreate(f"cannot create {path}: it is a folder", hint="name a file")
+    return stat.S_ISREG(mode)
+
+
+@contextmanager
+def output_file(path: Path, temporary: Path) -> Iterator[BinaryIO]:
+    """
+    A stream of bytes for a file that takes its place when the block ends well; gzip by its ending.
+
+    An older file's mode is kept. Raises InputOutputError (74), CannotCreate (73), PermissionRefused (77).
+    """
+    try:
+        raw = temporary.open("wb", buffering=1 << 16)
+    except OSError as error:
+        raise cannot_write(error, path) from error
+    try:
+        with zipped(raw, path) as stream:
+            yield stream
+        raw.flush()
+        os.fsync(raw.fileno())
+        raw.close()
+        with suppress(FileNotFoundError):
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+        os.replace(temporary, path)  # noqa: PTH105  the name that everybody looks for
+        sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            raw.close()
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise cannot_write(error, path) from error
+        raise
+
+
+@contextmanager
+def zipped(raw: BinaryIO, path: Path) -> Iterator[BinaryIO]:
+    """The stream itself, or one that packs into it where the path ends in .gz."""
+    if path.suffix.lower() != ".gz":
+        yield raw
+        return
+    # No name and no time in its header: the same rows give the same bytes.
+    packed = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0)
+    stream = io.BufferedWriter(cast(io.RawIOBase, packed), 1 << 16)
+    try:
+        yield cast(BinaryIO, stream)
+        stream.flush()
+        packed.close()
+    except BaseException:
+        with suppress(OSError, ValueError):
+            packed.close()
+        raise
+
+
+def cannot_write(error: OSError, path: Path) -> LlmError:
+    """An output's error in our words."""
+    message = f"cannot write {path}: {error.strerror or error}"
+    if isinstance(error, PermissionError):
+        return PermissionRefused(message)
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return CannotCreate(message)
+    return InputOutputError(message, hint=RESUME)

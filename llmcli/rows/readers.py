@@ -1,0 +1,432 @@
+"""
+Rows in: CSV, TSV, JSON Lines, plain lines (Parquet is in `parquet`), one at a time, whatever the size.
+
+A reader finds the text's column and gives every row with its original form, so that a writer can put
+it out unchanged. What is wrong with one row (ragged, undecodable, too long) is that row's `error`, and the
+next row follows. Knows nothing of templates or engines.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from llmcli.documents import check_encoding
+from llmcli.errors import InputOutputError, LlmError, UnreadableInput, UsageError
+from llmcli.rows.job import InputFormat, RowOptions
+from llmcli.rows.source import BUFFER, Source
+
+ENDINGS: dict[str, InputFormat] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+
+_MAGIC = {
+    b"PAR1": ("a Parquet file", "name it .parquet"),
+    b"\x1f\x8b": ("gzip", "name it .csv.gz or .jsonl.gz"),
+    b"PK\x03\x04": ("a ZIP or Excel file", "save it as CSV"),
+    b"SQLite format 3\x00": ("an SQLite database", "export a table as CSV"),
+}
+
+
+class Row(Struct, gc=False):
+    """
+    One row: its number (the first is 1), the text to ask about, and its original form.
+
+    `raw` is the record as it stood in the file without its line ending, `ending` that; `cells` are a CSV
+    record's, `record` a JSON object, `batch` and `index` a place in Parquet.
+    """
+
+    number: int
+    text: str = ""
+    error: LlmError | None = None
+    raw: str = ""
+    ending: str = "\n"
+    cells: Sequence[str] = ()
+    record: dict[str, Any] | None = None
+    batch: Any = None
+    index: int = 0
+
+
+class Reader(Protocol):
+    """
+    Rows of one file. `columns` is None where each row has its own keys (JSON Lines).
+
+    `decoded_as` is the encoding, `marked` says whether a byte order mark stood at the beginning.
+    """
+
+    format: InputFormat
+    columns: tuple[str, ...] | None
+    field: str
+    decoded_as: str
+    marked: bool
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, once."""
+        ...
+
+    def record(self, row: Row) -> dict[str, Any]:
+        """A row's columns and values."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
+
+
+def input_format(source: Source, options: RowOptions) -> InputFormat:
+    """The format that was asked for, or that the ending says."""
+    if options.input_format is not None:
+        return options.input_format
+    known = ENDINGS.get(source.suffixes[0])
+    if known is None:
+        raise UsageError(
+            f"{source.name} has no ending that says its format", hint="--lines, or name it .csv, .tsv, .jsonl"
+        )
+    return known
+
+
+def open_reader(source: Source, options: RowOptions) -> Reader:
+    """
+    Open a source and find the text's column.
+
+    Raises UsageError (no such column; says which there are), UnreadableInput, InputOutputError.
+    """
+    format = input_format(source, options)
+    if format == "parquet":
+        from llmcli.rows.parquet import ParquetReader
+
+        return ParquetReader(source, options)
+    with reading(source.name):
+        text = open_text(source, options.encoding, newline="" if format in ("csv", "tsv") else "\n")
+        if format == "lines":
+            return LineReader(text, options, source.name)
+        if format == "jsonl":
+            return JsonReader(text, options, source.name)
+        from llmcli.rows.csv_reader import CsvReader
+
+        return CsvReader(text, format, options, source.name)
+
+
+# ------------------------------------------------------------------- text
+
+
+class Text:
+    """
+    A decoded stream that is read line by line, no line longer than a limit.
+
+    Bytes that are not of the encoding come through as lone surrogates (`surrogateescape`), so that one
+    bad byte costs one row and a writer can put it out as it was.
+    """
+
+    def __init__(self, stream: io.BufferedReader, encoding: str | None, newline: str) -> None:
+        head = stream.peek(BUFFER)
+        self.encoding, self.marked = _encoding(head, encoding)
+        self.decoded_as = self.encoding or "utf-8"
+        self.asked = encoding is not None
+        escapes = "surrogateescape" if _single_bytes(self.decoded_as) else "replace"
+        self.sample = head.decode(self.decoded_as, "replace").removeprefix("\ufeff")
+        self._file = io.TextIOWrapper(stream, self.decoded_as, escapes, newline)
+        self._first = True
+
+    def readline(self, limit: int) -> str:
+        """The next line with its ending, or its first `limit` characters; "" at the end."""
+        line = self._file.readline(limit)
+        if self._first:
+            self._first = False
+            line = line.removeprefix("\ufeff")
+        return line
+
+    def skip_line(self) -> None:
+        """Go to the end of a line of which `readline` gave only the beginning."""
+        while (part := self._file.readline(BUFFER)) and not part.endswith(("\n", "\r")):
+            pass
+
+    def fault(self, raw: str) -> str:
+        """What is wrong with the characters of a row; "" when nothing is."""
+        if "\0" in raw:
+            return f"is binary: a NUL at character {raw.index(chr(0)):,}"
+        if raw.isascii():
+            return ""
+        try:
+            raw.encode()
+        except UnicodeEncodeError as error:
+            byte = ord(raw[error.start]) & 0xFF
+            remedy = "" if self.asked else "; name its encoding, for example --encoding cp1252"
+            return f"is not {self.decoded_as}: byte 0x{byte:02x} at character {error.start:,}{remedy}"
+        return ""
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._file.close()
+
+
+def open_text(source: Source, encoding: str | None, newline: str) -> Text:
+    """Open a source as text. Raises UnreadableInput where it begins like a binary file."""
+    check_encoding(encoding)
+    stream = source.open()
+    head = stream.peek(BUFFER)
+    for magic, (kind, remedy) in _MAGIC.items():
+        if head.startswith(magic):
+            raise UnreadableInput(f"{source.name} is not text: it looks like {kind}", hint=remedy)
+    if encoding is None and b"\0" in head[:4096] and _encoding(head, None)[0] == "utf-8":
+        raise UnreadableInput(
+            f"{source.name} is binary, not text: a NUL at byte {head.index(0):,}",
+            hint="for UTF-16 without a byte order mark: --encoding utf-16-le",
+        )
+    return Text(stream, encoding, newline)
+
+
+def _encoding(head: bytes, asked: str | None) -> tuple[str, bool]:
+    """The encoding, and whether a byte order mark was seen."""
+    marks = {
+        codecs.BOM_UTF8: "utf-8",
+        codecs.BOM_UTF32_LE: "utf-32",
+        codecs.BOM_UTF32_BE: "utf-32",
+        codecs.BOM_UTF16_LE: "utf-16",
+        codecs.BOM_UTF16_BE: "utf-16",
+    }
+    found = next((name for mark, name in marks.items() if head.startswith(mark)), None)
+    return (asked or found or "utf-8"), found is not None
+
+
+def _single_bytes(encoding: str) -> bool:
+    """Whether a bad byte of this encoding can come through as a surrogate."""
+    return not codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Say in our words what goes wrong while a file is read."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UnreadableInput(f"{name} is not a whole gzip file: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UnreadableInput(f"{name} is not {error.encoding}: {error.reason}") from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputOutputError(f"cannot read {name}: {error.strerror or error}") from error
+
+
+def bad_row(name: str, number: int, what: str) -> UnreadableInput:
+    """The error of one row that cannot be read."""
+    return UnreadableInput(f"{name}, row {number:,} {what}")
+
+
+def too_long(limit: int) -> str:
+    """The fault of a row beyond the limit."""
+    return f"is longer than {limit:,} characters"
+
+
+def split_ending(line: str) -> tuple[str, str]:
+    r"""
+    A line and its ending.
+
+    >>> split_ending("a\r\n"), split_ending("a")
+    (('a', '\r\n'), ('a', ''))
+    """
+    body = line.rstrip("\r\n") if line.endswith(("\n", "\r")) else line
+    return body, line[len(body) :]
+
+
+# ------------------------------------------------------------------ lines
+
+
+class LineReader:
+    """Each line is a row; its one column is called `text`."""
+
+    format: InputFormat = "lines"
+    columns: tuple[str, ...] | None = ("text",)
+
+    def __init__(self, text: Text, options: RowOptions, name: str) -> None:
+        self.field = options.field or "text"
+        self.columns = (self.field,)
+        self.decoded_as, self.marked = text.decoded_as, text.marked
+        self._text, self._limit, self._name = text, options.row_limit, name
+
+    def rows(self) -> Iterator[Row]:
+        """Every line, empty ones too."""
+        for number, raw, ending, fault in numbered_lines(self._text, self._limit, self._name):
+            error = bad_row(self._name, number, fault) if fault else None
+            yield Row(number, "" if error else raw, error, raw, ending)
+
+    def record(self, row: Row) -> dict[str, Any]:
+        """The line, under its column's name."""
+        return {self.field: row.raw}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._text.close()
+
+
+def numbered_lines(text: Text, limit: int, name: str) -> Iterator[tuple[int, str, str, str]]:
+    """(number, line, ending, fault) of every line; a line that is too long comes as ""."""
+    number = 0
+    with reading(name):
+        while line := text.readline(limit + 2):
+            number += 1
+            raw, ending = split_ending(line)
+            if len(raw) > limit:
+                if not line.endswith("\n"):
+                    text.skip_line()
+                yield number, "", "\n", too_long(limit)
+            else:
+                yield number, raw, ending or "\n", text.fault(raw)
+
+
+# -------------------------------------------------------------- JSON Lines
+
+_MISSING = object()
+_SAMPLED = 20  # rows that are looked at to find the text's column
+
+
+class JsonReader:
+    """
+    One JSON object a line. `field` is a key, or the path to a nested one: `review.text`.
+
+    Blank lines are no rows. A lone surrogate in the text (`"\\ud83d"`) reaches the model as U+FFFD;
+    the line itself is kept as it is.
+    """
+
+    format: InputFormat = "jsonl"
+    columns: tuple[str, ...] | None = None
+
+    def __init__(self, text: Text, options: RowOptions, name: str) -> None:
+        self._text, self._limit, self._name = text, options.row_limit, name
+        self.decoded_as, self.marked = text.decoded_as, text.marked
+        self._lines = self._parsed()
+        self._ahead: list[Row] = []
+        self.field = self._find(options.field)
+        self._path = self.field.split(".")
+
+    def rows(self) -> Iterator[Row]:
+        """Every object, and an error for each line that is none."""
+        while self._ahead:
+            yield self._with_text(self._ahead.pop(0))
+        for row in self._lines:
+            yield self._with_text(row)
+
+    def record(self, row: Row) -> dict[str, Any]:
+        """The object; of a line that is none, the line."""
+        return row.record if row.record is not None else {"line": printable(row.raw)}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._text.close()
+
+    def _find(self, asked: str | None) -> str:
+        """The text's key: read ahead only as far as the first object, unless that lacks it."""
+        keys: dict[str, None] = {}
+        wanted = asked or "text"
+        for row in self._lines:
+            self._ahead.append(row)
+            if row.record is not None:
+                if _dig(row.record, wanted, wanted.split(".")) is not _MISSING:
+                    return wanted
+                if asked is None and len(row.record) == 1:
+                    return next(iter(row.record))
+                keys.update(dict.fromkeys(row.record))
+            if len(self._ahead) >= _SAMPLED:
+                break
+        if not keys:
+            return wanted
+        raise no_column(self._name, asked, list(keys))
+
+    def _parsed(self) -> Iterator[Row]:
+        number = 0
+        for _, raw, ending, fault in numbered_lines(self._text, self._limit, self._name):
+            raw = raw.strip(" \t\r")
+            if not raw and not fault:
+                continue
+            number += 1
+            row = Row(number, raw=raw, ending=ending)
+            if not fault:
+                row.record, fault = _object(raw)
+            if fault:
+                row.error = bad_row(self._name, number, fault)
+            yield row
+
+    def _with_text(self, row: Row) -> Row:
+        if row.record is None:
+            return row
+        value = row.record.get(self.field, _MISSING)
+        if value is _MISSING:
+            value = _dig(row.record, self.field, self._path)
+        if isinstance(value, str):
+            row.text = printable(value)
+        elif value is _MISSING:
+            row.error = bad_row(self._name, row.number, f"has no {self.field!r}")
+        elif isinstance(value, (dict, list)):
+            kind = "an object" if isinstance(value, dict) else "a list"
+            row.error = bad_row(self._name, row.number, f"has {kind} as {self.field!r}, not a text")
+        elif value is not None:
+            row.text = json.dumps(value)
+        return row
+
+
+def _object(raw: str) -> tuple[dict[str, Any] | None, str]:
+    """A line's object, or what is wrong with it."""
+    try:
+        value = json.loads(raw)
+    except json.JSONDecodeError as error:
+        return None, f"is not JSON: {error.msg} at character {error.pos:,}"
+    except RecursionError:
+        return None, "is not JSON that can be read: nested too deeply"
+    except ValueError as error:  # a number of more than 4,300 digits
+        return None, f"is not JSON that can be read: {error}"
+    if not isinstance(value, dict):
+        return None, "is not a JSON object"
+    return value, ""
+
+
+def _dig(record: dict[str, Any], name: str, path: Sequence[str]) -> Any:
+    """
+    A key's value, or a nested one's.
+
+    >>> _dig({"review": {"text": "hi"}}, "review.text", ["review", "text"])
+    'hi'
+    """
+    if name in record:
+        return record[name]
+    value: Any = record
+    for key in path:
+        if not isinstance(value, dict) or key not in value:
+            return _MISSING
+        value = value[key]
+    return value
+
+
+def printable(text: str) -> str:
+    """A text that is UTF-8: a lone surrogate becomes U+FFFD."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") if _has_surrogate(text) else text
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def no_column(name: str, asked: str | None, columns: Sequence[str]) -> UsageError:
+    """The text's column was not found: say which there are."""
+    listed = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
+    if asked is not None:
+        return UsageError(f"{name} has no column {asked!r}", hint=f"its columns: {listed}")
+    return UsageError(f"{name} has several columns and none is called text", hint=f"--field one of: {listed}")

@@ -1,0 +1,141 @@
+"""
+Where rows come from, as bytes: a file, a gzip file, or a pipe that can be read only once.
+
+A regular file is opened afresh for each pass, and can tell whether it changed in between. What comes
+through a pipe is copied into a spool file while it is read first; later passes read that copy.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from llmcli.documents import open_bytes, shown
+from llmcli.errors import Stopped, from_os_error
+
+BUFFER = 1 << 16  # bytes; also what the sniffing of a CSV dialect sees
+
+
+class Stamp(NamedTuple):
+    """What changes when a file does."""
+
+    size: int
+    modified_ns: int
+    inode: int
+
+
+class Source:
+    """
+    One input. `path` None (or a file that is not a regular one) is a stream, read once.
+
+    Raises MissingInput, PermissionRefused, UnreadableInput (a directory).
+    """
+
+    def __init__(self, path: Path | None, stdin: BinaryIO) -> None:
+        self.path = path
+        self.name = "standard input" if path is None else shown(path)
+        self._stdin = stdin
+        self._raw: BinaryIO | None = None
+        self._spool: Path | None = None
+        self._spooled = False
+        self.stamp = None if path is None else self._look(path)
+
+    @property
+    def regular(self) -> bool:
+        """Whether this is a file that can be read as often as we like."""
+        return self.stamp is not None
+
+    @property
+    def suffixes(self) -> tuple[str, bool]:
+        """The ending that says the format, and whether `.gz` comes after it."""
+        if self.path is None:
+            return "", False
+        zipped = self.path.suffix.lower() == ".gz"
+        return (self.path.with_suffix("") if zipped else self.path).suffix.lower(), zipped
+
+    def spool_to(self, path: Path) -> None:
+        """Keep a copy of a stream there (created for its owner alone) while it is read."""
+        if not self.regular:
+            self._spool = path
+
+    def open(self) -> io.BufferedReader:
+        """The unpacked bytes, from the beginning."""
+        if not self.regular and not self._spooled:
+            stream = self._open_stream()
+        else:
+            path = cast(Path, self._spool if self._spooled else self.path)
+            self._raw = open_bytes(path)
+            stream = self._raw
+        if self.suffixes[1]:
+            stream = cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb"))
+        return io.BufferedReader(cast(io.RawIOBase, stream), BUFFER)
+
+    def _open_stream(self) -> BinaryIO:
+        stream = self._stdin if self.path is None else open_bytes(self.path)
+        if self._spool is not None:
+            self._spooled = True
+            stream = cast(BinaryIO, _Tee(stream, self._spool))
+        else:
+            stream = cast(BinaryIO, _Tee(stream, None))
+        return stream
+
+    def fraction_read(self) -> float | None:
+        """How much of a regular file has been read, 0 to 1; None where nobody can know."""
+        if self.stamp is None or self._raw is None or self._raw.closed or not self.stamp.size:
+            return None
+        return min(1.0, self._raw.tell() / self.stamp.size)
+
+    def check_unchanged(self) -> None:
+        """Raise Stopped where the file is not what it was when the run began."""
+        if self.path is not None and self.stamp is not None and self._look(self.path) != self.stamp:
+            raise Stopped(
+                f"{self.name} changed during the run; the answers so far are kept",
+                hint="run the same command again: only new rows are asked",
+            )
+
+    def _look(self, path: Path) -> Stamp | None:
+        try:
+            status = path.stat()
+        except OSError:
+            open_bytes(path).close()  # raises what fits
+            raise
+        if stat.S_ISDIR(status.st_mode):
+            open_bytes(path)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class _Tee(io.RawIOBase):
+    """A stream that gives what has come without waiting for more, and copies it into a file."""
+
+    def __init__(self, stream: BinaryIO, spool: Path | None) -> None:
+        self._read = getattr(stream, "read1", stream.read)
+        self._copy: BinaryIO | None = None
+        if spool is not None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            self._copy = open(os.open(spool, flags, 0o600), "wb")  # noqa: SIM115, PTH123  a descriptor, for its mode
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._read(len(buffer))
+        if self._copy is not None:
+            try:
+                self._copy.write(data)
+                if not data:
+                    self._copy.flush()
+            except OSError as error:
+                raise from_os_error(error, "keep a copy of standard input") from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if self._copy is not None:
+            self._copy.close()
+        super().close()

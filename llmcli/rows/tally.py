@@ -1,0 +1,132 @@
+"""
+What is counted while rows are run: for the progress line, the summary at the end, and the error budget.
+
+`Tally` counts answers as they come; `Summary` counts rows as they are written; `ErrorBudget` says when
+so much fails that going on would waste the user's time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from llmcli.errors import BackendUnreachable, LlmError
+from llmcli.tasks import Result
+
+FIRST_ROWS = 20  # when all of these fail, something is wrong with more than the rows
+ENOUGH_ROWS = 1000  # a share of fewer says little
+TOLERATED = 0.1
+
+
+@dataclass
+class Tally:
+    """Counts of one run. `read` is written by the thread that reads rows, the rest by the other."""
+
+    read: int = 0
+    answered: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, outcome: Result | LlmError) -> None:
+        """An answer has come from the engine."""
+        self.answered += 1
+        if isinstance(outcome, LlmError):
+            self.failed += 1
+        else:
+            self.prompt_tokens += outcome.usage.prompt
+            self.answer_tokens += outcome.usage.answer
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return max(time.monotonic() - self.started, 1e-6)
+
+
+@dataclass
+class Summary:
+    """What became of the rows, in the order in which they were written."""
+
+    rows: int = 0
+    failed: int = 0
+    empty: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    cut: int = 0
+    degenerate: int = 0
+    left_out: int = 0
+
+    def add(self, outcome: Result | LlmError, labelled: bool) -> None:
+        """A row was written."""
+        self.rows += 1
+        if isinstance(outcome, LlmError):
+            self.failed += 1
+            self.causes[type(outcome).__name__] += 1
+            return
+        if not outcome.text and not outcome.chunks:
+            self.empty += 1
+        elif labelled:
+            self.labels[outcome.text] += 1
+        self.cut += outcome.finish_reason == "length"
+        self.degenerate += outcome.finish_reason == "degenerate"
+        self.left_out += outcome.left_out > 0
+
+
+class ErrorBudget:
+    """
+    When to stop: more than `max_errors` failures; without that, when the first 20 rows of this run all fail,
+    or more than 10 % of at least 1,000.
+
+    `retrying` (--retry-errors) asks only for rows that failed before: there the rows that are known to be well
+    count too, and the first 20 only where a server did not answer. `read_*` are called by the thread that
+    reads rows, `answered` by the other.
+    """
+
+    def __init__(self, max_errors: int | None, retrying: bool = False) -> None:
+        self._max_errors, self._retrying = max_errors, retrying
+        self._asked = 0
+        self._known = self._unreadable = 0
+        self._answered = self._failed = 0
+        self._first_unreadable = self._first_failed = 0
+
+    def read_known(self) -> None:
+        """A row whose answer is known, or is being asked for already, or that is empty."""
+        self._known += 1
+
+    def read_unreadable(self) -> None:
+        """A row that cannot be read."""
+        self._unreadable += 1
+        if not self._known and self._asked + self._unreadable <= FIRST_ROWS:
+            self._first_unreadable += 1
+
+    def read_asked(self) -> int:
+        """A row that is asked; gives its number among them."""
+        self._asked += 1
+        return self._asked + self._unreadable
+
+    def answered(self, number: int, outcome: Result | LlmError) -> None:
+        """The answer to the row of that number."""
+        self._answered += 1
+        if isinstance(outcome, LlmError):
+            self._failed += 1
+            if number <= FIRST_ROWS and not (self._retrying and not isinstance(outcome, BackendUnreachable)):
+                self._first_failed += 1
+
+    def exceeded(self) -> str:
+        """Why the run must stop; "" while it may go on."""
+        failed = self._failed + self._unreadable
+        if self._max_errors is not None:
+            return f"{failed:,} rows failed" if failed > self._max_errors else ""
+        if self._first_failed + self._first_unreadable >= FIRST_ROWS:
+            return f"the first {FIRST_ROWS} rows all failed"
+        if _too_many(failed, self._known + self._answered + self._unreadable):
+            return f"{failed:,} rows failed, more than 10 % of those read"
+        if not self._retrying and _too_many(self._failed, self._answered):
+            return f"{self._failed:,} of {self._answered:,} rows failed, more than 10 %"
+        return ""
+
+
+def _too_many(failed: int, of: int) -> bool:
+    return of >= ENOUGH_ROWS and failed > TOLERATED * of
