@@ -1,13 +1,12 @@
 """
-The program: find the command, run it, and turn whatever happens into one line and an exit code.
+The program: find the command and run it, inside the error boundary (`boundary`).
 
-`main` is the error boundary and the only place that exits. A command's module is imported when the
-command is called; `llm --help` imports none of them (see `llmcli.cli` for the convention).
+A command's module is imported when the command is called; `llm --help` imports none of them (see
+`llmcli.cli` for the convention). `main` is the only place that exits.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 from typer.completion import shell_complete
-from typer.exceptions import Abort, TyperException
 
 from llmcli import __version__
+from llmcli.cli.boundary import Terminated, guard
 from llmcli.cli.door import Group, environment, new_app
 from llmcli.cli.environment import Environment, from_system
-from llmcli.errors import InputOutputError, LlmError, UsageError, from_os_error
+from llmcli.errors import UsageError
 
 if TYPE_CHECKING:
     from typer._click import Command as AnyCommand
@@ -166,100 +165,9 @@ def program(args: Sequence[str], env: Environment) -> int:
     return 0
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived; unwinds the program so that child processes and files are closed."""
-
-
 def run(args: Sequence[str], env: Environment) -> int:
-    """Run one command line inside the error boundary: at most one line of error, then the exit code."""
-    try:
-        code = program(args, env)
-        _flush(env)
-        return code
-    except (KeyboardInterrupt, Abort):
-        return 130
-    except Terminated:
-        return 143
-    except BrokenPipeError:
-        return 141
-    except Exception as error:
-        return _report(error, env)
-    finally:
-        env.close()
-
-
-def _flush(env: Environment) -> None:
-    try:
-        env.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise from_os_error(error, "write to standard output") from error
-
-
-def _report(error: Exception, env: Environment) -> int:
-    """Print one line, give the exit code."""
-    known = _as_llm_error(error)
-    env.close()
-    if isinstance(known.__cause__ or known.__context__, BrokenPipeError):
-        return 141
-    if env.debug:
-        import traceback
-
-        for line in "".join(traceback.format_exception(error)).splitlines():
-            env.complain(line)
-    env.complain(f"llm: error: {known}")
-    return known.exit_code
-
-
-def _as_llm_error(error: Exception) -> LlmError:
-    """What an exception means to the user."""
-    if isinstance(error, LlmError):
-        return error
-    if isinstance(error, TyperException):
-        return UsageError(_plain(error.format_message()))
-    if isinstance(error, OSError):
-        return _from_stray_os_error(error)
-    if isinstance(error, RecursionError | MemoryError):
-        return LlmError(f"out of memory or stack: {error}")
-    return _our_bug(error)
-
-
-def _from_stray_os_error(error: OSError) -> LlmError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EBADF, errno.EIO) and not error.filename:
-        return InputOutputError(f"cannot write to standard output: {error.strerror}")
-    if error.filename:
-        return from_os_error(error, f"use {error.filename}")
-    return _our_bug(error)
-
-
-def _plain(message: str) -> str:
-    """
-    Typer's sentence in our form: one line, no capital, no full stop.
-
-    >>> _plain("Invalid value for '--seed': 'x' is not a valid integer.")
-    "invalid value for '--seed': 'x' is not a valid integer"
-    """
-    message = " ".join(message.split()).rstrip(".")
-    return message[:1].lower() + message[1:]
-
-
-def _our_bug(error: Exception) -> LlmError:
-    """An error that nobody foresaw: keep its traceback, without the values in it, and say where."""
-    import traceback
-
-    from llmcli.paths import cache_dir, make_private
-
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    what = f"unexpected {type(error).__name__}"
-    try:
-        path = make_private(cache_dir()) / "traceback.txt"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123  a descriptor, for its mode
-            file.write(f"llmcli {__version__}, Python {sys.version}\n{frames}{what}\n")
-    except OSError:
-        return LlmError(f"{what}, a bug in llmcli", hint="--debug shows the traceback")
-    return LlmError(f"{what}, a bug in llmcli", hint=f"traceback: {path}, or with --debug")
+    """Run one command line, whatever happens; give its exit code."""
+    return guard(lambda: program(args, env), env)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -20,6 +20,7 @@ from llmcli.cli.opening import Chosen
 from llmcli.cli.options import InputOptions, ModelOptions, OutputOptions, RowOptions, SamplingOptions
 from llmcli.cli.results import Answer
 from llmcli.cli.tally import Tally
+from llmcli.cli.thinking import ThinkingEngine
 from llmcli.errors import LlmError, UsageError
 from llmcli.templates import Template, check_values, label_set, render, sampling_for, with_overrides
 
@@ -67,7 +68,8 @@ def run(asked: Asked, env: Environment) -> None:
     if asked.rows.on:
         _run_rows(task, None, env)
         return
-    with opening.opened(env, task.model) as engine:
+    with opening.opened(env, task.model) as plain:
+        engine: Engine = ThinkingEngine(plain) if asked.output.show_thinking else plain
         if task.chosen.kind == "rows" or (task.chosen.kind == "lines" and asked.output.output):
             _run_rows(task, engine, env)
         elif asked.output.dry_run:
@@ -111,7 +113,7 @@ def _run_texts(task: Task, engine: Engine, env: Environment) -> None:
     """Ask for every text and write each answer in its turn."""
     output = task.asked.output
     form = results.form_name(output, task.chosen.kind)
-    tally = Tally(env, single=task.chosen.kind == "document")
+    tally = Tally(env, task.chosen.kind == "document", output.show_thinking)
     shape = results.Shape(
         kind=task.chosen.kind,
         name=output.as_name or task.template.name,

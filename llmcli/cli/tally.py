@@ -22,9 +22,10 @@ NAMES = {"-": "standard input", "--text": "the text"}
 class Tally:
     """Counts texts and failures of one run; `single` says that there is one text only."""
 
-    def __init__(self, env: Environment, single: bool) -> None:
+    def __init__(self, env: Environment, single: bool, show_thinking: bool = False) -> None:
         self._env = env
         self._single = single
+        self._show_thinking = show_thinking
         self._texts = 0
         self._cut = 0
         self._errors: list[LlmError] = []
@@ -44,6 +45,9 @@ class Tally:
     def answered(self, item: Item, result: Result) -> None:
         """Count an answer; a cut one is noted, a degenerate one is a failure that has been printed."""
         self._texts += 1
+        if self._show_thinking and result.thinking:
+            for line in result.thinking.strip().splitlines():
+                self._env.complain(f"  {line}")
         if result.finish_reason == "length":
             self._cut += 1
         if result.finish_reason == "degenerate":

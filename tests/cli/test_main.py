@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +14,7 @@ from llmcli import __version__
 from llmcli.cli.main import COMMANDS
 
 COMMAND = [sys.executable, "-m", "llmcli"]
+FULL = Path("/dev/full")
 HEAVY = {"llama_cpp", "numpy", "yaml", "jinja2", "prompt_toolkit", "httpx", "huggingface_hub"}
 AVOIDED = {"pydantic", "msgspec", "rich", "sqlite3", "asyncio"}
 
@@ -88,7 +89,7 @@ def test_the_version_names_the_package_not_the_command(call):
         (["what is rust?"], "no command 'what is rust?' (to ask it: llm chat --once \"what is rust?\")"),
         (["--bogus"], "no such option: --bogus"),
         (["zzz"], "no command 'zzz' (llm --help lists the commands)"),
-        (["title", "--sed", "1", "--text", "x"], "no such option: --sed (Possible options: --seed"),
+        (["title", "--sed", "1", "--text", "x"], "no such option: --sed (did you mean --seed?)"),
         (["title", "--seed", "x"], "invalid value for '--seed': 'x' is not a whole number"),
         (["title", "--top-p", "2"], "invalid value for '--top-p': 2 is above 1"),
         (["title", "--truncate", "all"], "'all' is not one of head, tail, middle"),
@@ -133,9 +134,9 @@ def test_a_bug_is_one_line_that_says_where_the_traceback_is(call, script, tmp_pa
     assert kept.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
 def test_a_full_disk_is_74(process):
-    with open("/dev/full", "wb") as full:
+    with FULL.open("wb") as full:
         done = process("-V", stdout=full)
 
     assert done.returncode == 74
