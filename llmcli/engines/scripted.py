@@ -9,7 +9,7 @@ A reply is a function of the prompt, never of the order in which prompts come. T
       riddle: {text: "42", thinking: "Let me see."}
     default: "echo: {last}"        # every other prompt; {last} is its last paragraph, {prompt} all of it
     scores: hash                   # labels of every other prompt get probabilities computed from it
-    context: 100                   # tokens, see below; a longer prompt is InputTooLong
+    context: 100                   # tokens, see below; a prompt without room for an answer is InputTooLong
     fail: {poison: "UnusableAnswer: no idea"}                          # that prompt's error
     crash: [bomb]                  # the engine dies when it is asked this
     delay: 0.1                     # seconds for each reply
@@ -151,7 +151,7 @@ class ScriptedEngine:
     def _completion(self, prompt: Prompt, sampling: Sampling, delay: bool = True) -> Completion:
         text = prompt.text
         self._note("generate", prompt, sampling)
-        used = self._admit(text, room=1)
+        used = self._admit(text, room=min(sampling.max_tokens or 1, self._script.context // 4))
         reply = self._reply(text)
         if isinstance(reply, dict):
             reply = max(reply.items(), key=lambda item: float(item[1]))[0]
@@ -189,9 +189,9 @@ class ScriptedEngine:
         used = _count(text)
         if used + room > script.context:
             raise InputTooLong(
-                f"the text is {used:,} tokens and the context is {script.context:,}",
+                f"the prompt is {used + room:,} tokens and the context is {script.context:,}",
                 hint="use --truncate, or a model with a longer context",
-                tokens=used,
+                tokens=used + room,
                 context=script.context,
             )
         return used

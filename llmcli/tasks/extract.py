@@ -7,6 +7,7 @@ the likeliest are kept. A document over the context is read in parts, and the be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,23 +15,19 @@ import msgspec
 
 from llmcli.chunking import Span, sentences
 from llmcli.errors import InputTooLong, LlmError
-from llmcli.messages import LabelScores, Prompt, Usage
+from llmcli.messages import LabelScores, Prompt
 from llmcli.tasks.flow import Work
 from llmcli.tasks.long import context_of, cut, pieces, too_long
-from llmcli.tasks.nouns import Extracted, Result, Task, in_full, total
+from llmcli.tasks.nouns import Extracted, Failed, Result, Task, in_full, total
 from llmcli.templates import render_extract
 
 LABELS = ("yes", "no")
 SENTENCES = {"short": 1, "medium": 3, "long": 6}  # by the template's parameter `length`
 _MARGIN = 8  # tokens: the answer, and what a sentence gains where it meets the prompt
 
-
-class Scored(msgspec.Struct, frozen=True):
-    """A sentence and how the model likes it."""
-
-    span: Span
-    p: float | None
-    rank: float
+_NO_SENTENCE = re.compile(r"\s*(?:#{1,6}\s|\|)")  # a heading, a table's row
+_WORD = re.compile(r"\w+|[⺀-鿿가-힯]")
+_LIST_ITEM = re.compile(r"\s*(?:[-*+•–]|\d{1,3}[.)])\s")
 
 
 class Extract:
@@ -38,11 +35,11 @@ class Extract:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self._wanted = SENTENCES.get(str(task.values.get("length", "medium")), SENTENCES["medium"])
+        self._wanted = SENTENCES.get(str(task.values.get("length")), SENTENCES["medium"])
 
     def plan(self, text: str) -> Sequence[Any]:
-        """The sentences that hold a word."""
-        return [span for span in sentences(text) if any(map(str.isalpha, span.text))]
+        """The sentences that can be a main point."""
+        return candidates(text)
 
     def prompt(self, text: str, item: Any) -> Prompt:
         """Document, question, sentence."""
@@ -59,59 +56,88 @@ class Extract:
             error = error or too_long(answer)
         if error is not None:
             return self._long(work, error)
-        answers = [answer for answer in work.answers if isinstance(answer, LabelScores)]
-        return self._result(work.text, _scored(work.items, answers), answers)
+        return self._result(work.text, work.items, work.answers)
 
     def _long(self, work: Work[LabelScores], error: InputTooLong) -> Result:
         """A document over the context: cut on request, else read in parts."""
-        text, left_out = work.text, 0
-        fits = context_of(self.task, error) - _MARGIN
-        if self.task.truncate is not None:
-            text, left_out = cut(self.task, text, self._with_longest(work.items, fits), fits, error)
-        parts = pieces(self.task, text, self._with_longest(work.items, fits), fits, error)
-        asked = [
-            (part.text, sentence)
-            for part, spans in zip(parts, self._by_part(text, parts))
-            for sentence in spans
-        ]
-        prompts = (self.prompt(document, sentence) for document, sentence in asked)
-        answers = in_full(self.ask(prompts), len(asked), self.task.notify, "sentence")
-        scored = _scored([sentence for _, sentence in asked], answers)
-        made = self._result(text, scored, answers)
-        return msgspec.structs.replace(made, chunks=len(parts), left_out=left_out)
+        task = self.task
+        context = context_of(task, error)
+        sizes = task.count(span.text for span in work.items)
+        spans = [span for span, size in zip(work.items, sizes) if size <= context // 4]
+        if not spans:
+            raise Failed(error)
+        fits = context - _MARGIN - max(size for size in sizes if size <= context // 4)
+        left_out = 0
+        if task.truncate is not None:
+            rest = cut(task, work.text, self._with_sentence, fits, error)
+            left_out = rest.left_out
+            spans = [span for span in spans if _inside(span, rest.ranges)]
+            asked = [(rest.text, span) for span in spans]
+            chunks = 1
+            if not asked:
+                raise Failed(error)
+        else:
+            parts = pieces(task, work.text, self._with_sentence, fits, error)
+            asked = list(_by_part(spans, parts))
+            chunks = len(parts)
+        prompts = (self.prompt(document, span) for document, span in asked)
+        answers = in_full(self.ask(prompts), len(asked), task.notify, "sentence")
+        made = self._result(work.text, [span for _, span in asked], answers)
+        return msgspec.structs.replace(made, chunks=chunks, left_out=left_out)
 
-    def _with_longest(self, spans: Sequence[Span], fits: int) -> Any:
-        """A part's prompt with the longest sentence that it may have to hold: a quarter of the room at most."""
-        longest = max((span.text for span in spans), key=len)[: fits // 4 * 3]
-        return lambda part: render_extract(self.task.template, part, longest, self.task.values)
+    def _with_sentence(self, document: str) -> Prompt:
+        return render_extract(self.task.template, document, "-", self.task.values)
 
-    def _by_part(self, text: str, parts: Sequence[Span]) -> Iterator[list[Span]]:
-        """The sentences that begin in each part."""
-        spans = [span for span in self.plan(text)]
-        for number, part in enumerate(parts):
-            end = parts[number + 1].start if number + 1 < len(parts) else len(text)
-            yield [span for span in spans if part.start <= span.start < end]
-
-    def _result(self, text: str, scored: Sequence[Scored], answers: Sequence[LabelScores]) -> Result:
-        best = sorted(scored, key=lambda sentence: -sentence.rank)[: self._wanted]
-        chosen = sorted(best, key=lambda sentence: sentence.span.start)
-        spans = tuple(
+    def _result(self, text: str, spans: Sequence[Span], answers: Sequence[Any]) -> Result:
+        """The likeliest sentences; of two that are equally likely the first."""
+        likely = sorted(range(len(spans)), key=lambda place: -_rank(answers[place]))
+        chosen = tuple(
             Extracted(
-                text=sentence.span.text,
-                line=text.count("\n", 0, sentence.span.start) + 1,
-                start=sentence.span.start,
-                end=sentence.span.end,
-                p=sentence.p,
+                text=spans[place].text,
+                line=text.count("\n", 0, spans[place].start) + 1,
+                start=spans[place].start,
+                end=spans[place].end,
+                p=answers[place].probabilities[0],
             )
-            for sentence in chosen
+            for place in sorted(likely[: self._wanted])
         )
-        usage = total(answer.usage for answer in answers) if answers else Usage()
-        method = answers[0].method if answers else None
-        return Result("\n".join(span.text for span in spans), spans=spans, usage=usage, method=method)
+        return Result(
+            "\n".join(self._line(sentence.text) for sentence in chosen),
+            method=answers[0].method if answers else None,
+            usage=total(answer.usage for answer in answers),
+            spans=chosen,
+        )
+
+    def _line(self, sentence: str) -> str:
+        bullet = self.task.values.get("style") == "bullets" and not _LIST_ITEM.match(sentence)
+        return f"- {sentence}" if bullet else sentence
 
 
-def _scored(spans: Sequence[Span], answers: Sequence[LabelScores]) -> list[Scored]:
-    return [Scored(span, answer.probabilities[0], _rank(answer)) for span, answer in zip(spans, answers)]
+def candidates(text: str) -> list[Span]:
+    """
+    The sentences of a text, without headings, table rows and scraps, where there are others.
+
+    >>> [span.text for span in candidates("# News\\n\\nThe bridge is open again.")]
+    ['The bridge is open again.']
+    """
+    found = [span for span in sentences(text) if any(map(str.isalpha, span.text))]
+    whole = [
+        span for span in found if not _NO_SENTENCE.match(span.text) and len(_WORD.findall(span.text)) >= 3
+    ]
+    return whole or found
+
+
+def _by_part(spans: Sequence[Span], parts: Sequence[Span]) -> Iterator[tuple[str, Span]]:
+    """Each sentence with the part that it begins in."""
+    number = 0
+    for span in spans:
+        while number + 1 < len(parts) and parts[number + 1].start <= span.start:
+            number += 1
+        yield parts[number].text, span
+
+
+def _inside(span: Span, ranges: Iterable[tuple[int, int]]) -> bool:
+    return any(start <= span.start and span.end <= end for start, end in ranges)
 
 
 def _rank(answer: LabelScores) -> float:

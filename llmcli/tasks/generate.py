@@ -11,7 +11,7 @@ import msgspec
 from llmcli.errors import InputTooLong, LlmError, UnusableAnswer
 from llmcli.messages import Completion, Prompt
 from llmcli.tasks.flow import Work
-from llmcli.tasks.long import answer_room, context_of, cut, joined, too_long
+from llmcli.tasks.long import answer_room, context_of, cut, joined, too_long, too_tight
 from llmcli.tasks.nouns import Failed, Result, Task, closing, in_full, total
 from llmcli.templates import render, renderer
 
@@ -39,22 +39,40 @@ class Generate:
         """The completion's text, checked."""
         answer = work.answers[0]
         error = too_long(answer)
-        if error is None:
-            assert isinstance(answer, Completion)
-            return result_of(self.task, answer)
+        if isinstance(answer, Completion):
+            error = self._too_tight(answer.usage.prompt)
+            if error is None:
+                return result_of(self.task, answer)
+        assert error is not None
         shortened = shorten(self.task, work.text, error)
         completion = in_full(self.ask([shortened.prompt]), 1, self.task.notify)[0]
         return finished(self.task, shortened, completion)
 
     def stream(self, text: str) -> Iterator[str | Result]:
-        """The answer to one text as it is written, then its result. Raises Failed, or what the engine raises."""
+        """The answer as it is written, then its result. Raises Failed, and what the engine raises."""
         shortened = Shortened(self._render(text), Result(""))
-        try:
-            completion = yield from _written(self.task, shortened.prompt)
-        except InputTooLong as error:
+        tokens = self.task.count([shortened.prompt])[0] if self._can_shorten else 0
+        error = self._too_tight(tokens)
+        if error is None:
+            try:
+                completion = yield from _written(self.task, shortened.prompt)
+            except InputTooLong as refused:
+                error = refused
+        if error is not None:
             shortened = shorten(self.task, text, error)
             completion = yield from _written(self.task, shortened.prompt)
         yield finished(self.task, shortened, completion)
+
+    @property
+    def _can_shorten(self) -> bool:
+        return self.task.truncate is not None or self.task.template.reduce is not None
+
+    def _too_tight(self, tokens: int) -> InputTooLong | None:
+        """A text that leaves its answer too little room is shortened, where there is a way."""
+        if not self._can_shorten:
+            return None
+        context = self.task.engine.info.context
+        return too_tight(self.task, tokens, answer_room(self.task.sampling, context))
 
 
 class Shortened(msgspec.Struct, frozen=True):
@@ -69,9 +87,8 @@ def shorten(task: Task, text: str, error: InputTooLong) -> Shortened:
     if task.truncate is not None:
         context = context_of(task, error)
         fits = context - answer_room(task.sampling, context)
-        remaining, left_out = cut(task, text, renderer(task.template, task.values), fits, error)
-        task.notify(f"{left_out:,} tokens of the text are left out")
-        return Shortened(render(task.template, remaining, task.values), Result("", left_out=left_out))
+        rest = cut(task, text, renderer(task.template, task.values), fits, error)
+        return Shortened(render(task.template, rest.text, task.values), Result("", left_out=rest.left_out))
     if task.template.reduce is None:
         raise Failed(error)
     whole = joined(task, text, error)
@@ -80,7 +97,7 @@ def shorten(task: Task, text: str, error: InputTooLong) -> Shortened:
 
 
 def _written(task: Task, prompt: Prompt) -> Generator[str, None, Completion]:
-    """The pieces of an answer but for the white space around it; gives the completion."""
+    """The pieces of an answer without the white space around it; gives the completion."""
     space = ""  # held back until a word follows
     started = False
     with closing(task.engine.stream(prompt, task.sampling)) as pieces:
@@ -123,7 +140,7 @@ def result_of(task: Task, completion: Completion) -> Result:
 
 
 def _check_json(text: str, completion: Completion, schema: str) -> None:
-    """Grammars hold a model to its schema; a cut answer, and a server that ignores the schema, are found here."""
+    """A grammar holds a model to its schema; a cut answer, and a server without grammars, are found here."""
     if completion.finish_reason == "length":
         raise Failed(
             UnusableAnswer(

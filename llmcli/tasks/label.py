@@ -46,9 +46,9 @@ class Label:
             raise Failed(error)
         room = max(self.task.count(self._labels)) + _MARGIN
         fits = context_of(self.task, error) - room
-        remaining, left_out = cut(self.task, work.text, self._render, fits, error)
-        scores = in_full(self.ask([self._render(remaining)]), 1, self.task.notify)[0]
-        return _result(scores, left_out)
+        rest = cut(self.task, work.text, self._render, fits, error)
+        scores = in_full(self.ask([self._render(rest.text)]), 1, self.task.notify)[0]
+        return _result(scores, rest.left_out)
 
 
 def _result(scores: LabelScores, left_out: int = 0) -> Result:

@@ -5,9 +5,9 @@ Take a text apart into the paragraphs that are words and the layout that is not,
     - Monday: **closed**        "- " + words
     | Day | Hours |             "| " + words + " | " + words + " |"
 
-Kept as they are: blank lines, indentation, the marks of headings, lists, quotes and tables, code blocks, lines
-without a letter, and the number of lines. The lines of a wrapped paragraph are one text, and the answer
-is spread over as many lines. Knows nothing of models; what is done to the words is the caller's.
+Kept as they are: blank lines, indentation, the marks of headings, lists, quotes and tables, code blocks,
+lines without a letter, and the number of lines. The lines of a wrapped paragraph are one text, and the
+answer is spread over as many lines. Knows nothing of models; what is done to the words is the caller's.
 """
 
 from __future__ import annotations

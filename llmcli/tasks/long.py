@@ -7,6 +7,7 @@ Every size is counted by the model's own tokenizer, in the very prompt that is s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -20,6 +21,9 @@ ANSWER = 1024  # tokens kept free for an answer whose length nobody set; at most
 SMALLEST = 16  # tokens; a part shorter than this tells a model nothing
 _MARGIN = 8  # tokens that a text may gain where it meets the prompt around it
 _CHARACTERS_PER_TOKEN = 16  # more than any tokenizer reaches on text
+NEAR = 40  # characters looked back at for the end of a word
+
+Range = tuple[int, int]
 
 
 def context_of(task: Task, error: InputTooLong) -> int:
@@ -30,6 +34,23 @@ def context_of(task: Task, error: InputTooLong) -> int:
 def answer_room(sampling: Sampling, context: int) -> int:
     """Tokens of the context that are kept for the answer."""
     return max(1, min(sampling.max_tokens or ANSWER, context // 4))
+
+
+def too_long(answer: object) -> InputTooLong | None:
+    """The error of a text that exceeds the context; any other error is the text's own, and Failed."""
+    if isinstance(answer, InputTooLong):
+        return answer
+    if isinstance(answer, LlmError):
+        raise Failed(answer)
+    return None
+
+
+def too_tight(task: Task, tokens: int, room: int) -> InputTooLong | None:
+    """A prompt that the context holds, but without this room for its answer, is too long as well."""
+    context = task.engine.info.context
+    if context == 0 or tokens + room <= context:
+        return None
+    return InputTooLong(f"the text is {tokens:,} tokens and the context is {context:,}", "", tokens, context)
 
 
 class Joined(msgspec.Struct, frozen=True):
@@ -93,11 +114,17 @@ def pieces(
     raise Failed(error)
 
 
-def cut(
-    task: Task, text: str, prompt: Callable[[str], Prompt], fits: int, error: InputTooLong
-) -> tuple[str, int]:
+class Cut(msgspec.Struct, frozen=True):
+    """What stayed of a text: `ranges` are its character offsets, `left_out` the tokens that went."""
+
+    text: str
+    ranges: tuple[Range, ...]
+    left_out: int
+
+
+def cut(task: Task, text: str, prompt: Callable[[str], Prompt], fits: int, error: InputTooLong) -> Cut:
     """
-    The most of a text whose prompt has at most `fits` tokens, and the tokens that were left out of it.
+    The most of a text whose prompt has at most `fits` tokens.
 
     `task.truncate` names the part that goes: head, tail or middle. Raises Failed where nothing would stay.
     """
@@ -105,40 +132,48 @@ def cut(
     least, most = 0, min(len(text), _CHARACTERS_PER_TOKEN * fits)
     while least < most:  # the prompt grows with what is kept: the largest that fits is found by halving
         middle = (least + most + 1) // 2
-        if task.count([prompt(kept(text, middle, side))])[0] <= fits:
+        if task.count([prompt(_at(text, kept(text, middle, side)))])[0] <= fits:
             least = middle
         else:
             most = middle - 1
-    remaining = kept(text, least, side)
+    ranges = kept(text, least, side)
+    remaining = _at(text, ranges)
     if not remaining.strip():
         raise Failed(error)
     before, after = task.count([text, remaining])
-    return remaining, before - after
+    task.notify(f"{before - after:,} of {before:,} tokens are left out")
+    return Cut(remaining, ranges, before - after)
 
 
-def kept(text: str, characters: int, side: Truncate) -> str:
+def kept(text: str, characters: int, side: Truncate) -> tuple[Range, ...]:
     """
-    At most so many characters of a text, cut between words where that is near.
+    Where so many characters of a text stand when one side of it goes; cut between words where one is near.
 
     >>> kept("one two three four", 9, "tail"), kept("one two three four", 9, "head")
-    ('one two', 'four')
+    (((0, 7),), ((14, 18),))
     """
-    if characters >= len(text):
-        return text
+    size = len(text)
+    if characters >= size:
+        return ((0, size),)
     if side == "tail":
-        return _start(text, characters)
+        return ((0, _word_end(text, characters)),)
     if side == "head":
-        return _start(text[::-1], characters)[::-1]
+        return ((size - _word_end(text[::-1], characters), size),)
     half = characters // 2
-    return f"{_start(text, half)}\n\n{_start(text[::-1], max(0, half - 2))[::-1]}".strip()
+    return ((0, _word_end(text, half)), (size - _word_end(text[::-1], half), size))
 
 
-def _start(text: str, characters: int) -> str:
-    start = text[:characters]
-    if characters >= len(text) or text[characters].isspace():
-        return start
-    words = start.rsplit(maxsplit=1)
-    return words[0] if len(words) == 2 and len(start) - len(words[0]) <= 40 else start
+def _at(text: str, ranges: Sequence[Range]) -> str:
+    return "\n\n".join(text[start:end] for start, end in ranges)
+
+
+def _word_end(text: str, wanted: int) -> int:
+    """The end of the last word that is whole at `wanted`; there itself, where no white space is near."""
+    near = text[max(0, wanted - NEAR) : wanted + 1]
+    ends = [
+        place for place, (word, space) in enumerate(pairwise(near), 1) if space.isspace() > word.isspace()
+    ]
+    return wanted - len(near) + 1 + ends[-1] if ends else wanted
 
 
 def _ask(task: Task, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
@@ -165,12 +200,3 @@ def _groups(task: Task, parts: Sequence[str], fits: int) -> list[list[str]]:
 
 def _fits(task: Task, parts: Sequence[str], fits: int) -> bool:
     return task.count([render_reduce(task.template, parts, task.values)])[0] <= fits
-
-
-def too_long(answer: object) -> InputTooLong | None:
-    """The error of a text that exceeds the context; any other error is the text's own."""
-    if isinstance(answer, InputTooLong):
-        return answer
-    if isinstance(answer, LlmError):
-        raise Failed(answer)
-    return None

@@ -16,8 +16,8 @@ from llmcli.messages import Completion, FinishReason, Prompt
 from llmcli.tasks.flow import Work
 from llmcli.tasks.generate import result_of
 from llmcli.tasks.layout import Paragraph, Part, parts, written
-from llmcli.tasks.long import answer_room, chunked, context_of
-from llmcli.tasks.nouns import Failed, Result, Task, closing, in_full, total
+from llmcli.tasks.long import chunked, context_of, too_long, too_tight
+from llmcli.tasks.nouns import Result, Task, closing, in_full, total
 from llmcli.templates import render, renderer
 
 # Of several answers' reasons the first in this order is the text's.
@@ -66,17 +66,22 @@ class Paragraphs:
         yield result
 
     def _answer(self, item: Paragraph, answer: Completion | LlmError | None) -> Result:
-        if isinstance(answer, InputTooLong):
-            return self._in_pieces(item, answer)
-        if isinstance(answer, LlmError):
-            raise Failed(answer)
-        assert answer is not None
-        return result_of(self.task, answer)
+        error = too_long(answer)
+        if isinstance(answer, Completion):
+            error = too_tight(self.task, answer.usage.prompt, self._room(self.task.engine.info.context))
+            if error is None:
+                return result_of(self.task, answer)
+        assert error is not None
+        return self._in_pieces(item, error)
+
+    def _room(self, context: int) -> int:
+        """Tokens kept for an answer that is about as long as its paragraph: three fifths of the context."""
+        return min(self.task.sampling.max_tokens or context, context * 3 // 5)
 
     def _in_pieces(self, item: Paragraph, error: InputTooLong) -> Result:
         task = self.task
         context = context_of(task, error)
-        chunks = chunked(task, item.text, context - answer_room(task.sampling, context), error)
+        chunks = chunked(task, item.text, context - self._room(context), error)
         prompts = [render(task.template, chunk.text, task.values) for chunk in chunks]
         answers = [
             result_of(task, answer) for answer in in_full(self.ask(prompts), len(prompts), task.notify)

@@ -44,10 +44,11 @@ def run_tasks(
     Text in, template, engine, text out: (position in texts, result) as they finish, in any order.
 
     `values` are those of `check_values`, `sampling` that of `sampling_for`. Texts are drawn when the engine
-    has room for them, so they may have no end. One text's failure is its LlmError, and the others go on; a text
-    without words gives an empty result, and no model is asked. A text over the context is read in parts
-    where the template says how they are joined, cut where `truncate` names the part to leave out, and else
-    its InputTooLong stands. `notify` hears what is going on: "part 3 of 7". Closing the iterator cancels.
+    has room for them, so they may have no end. One text's failure is its LlmError, and the others go on; a
+    text without words gives an empty result, and no model is asked. A text over the context is read in
+    parts where the template says how they are joined, cut where `truncate` names the part to leave out, and
+    else its InputTooLong stands. `notify` hears what is going on: "part 3 of 7". Closing the iterator
+    cancels.
 
     Raises what ends everything: EngineCrashed, BackendUnreachable, and what `texts` raises.
     """

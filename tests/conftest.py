@@ -1,0 +1,110 @@
+"""
+What every test may use: the installed command, and replies for the scripted engine.
+
+Tests type into the doors. `llm` runs the program as a user does; `script` writes what the model will say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LLM = Path(sys.executable).parent / "llm"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished command: exit code (negative: the signal), and its streams as text and as bytes."""
+
+    code: int
+    stdout: str
+    stderr: str
+    stdout_bytes: bytes
+    stderr_bytes: bytes
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where the command under test keeps its files: home/config, home/data, home/cache; not made yet."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """The folder in which the command under test runs."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def llm_env(home: Path) -> dict[str, str]:
+    """The environment of the command under test: this machine's, but for what would change its answers."""
+    ours = ("LLMCLI_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "RAY_ADDRESS", "PYTHONPATH")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    folders = {f"LLMCLI_{name.upper()}_DIR": str(home / name) for name in ("config", "data", "cache")}
+    return {**kept, **folders, "HOME": str(home)}
+
+
+@pytest.fixture
+def llm(llm_env: dict[str, str], work: Path) -> Callable[..., Ran]:
+    """
+    Run the installed `llm`: `llm("sentiment", "--text", "Nice.", stdin="", env={"LLMCLI_MODEL": "x"})`.
+
+    Standard input is empty unless it is given; `env` adds to the environment.
+    """
+
+    def run(
+        *args: str | Path,
+        stdin: str | bytes = b"",
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 60,
+    ) -> Ran:
+        done = subprocess.run(
+            [LLM, *map(str, args)],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            cwd=cwd or work,
+            env={**llm_env, **(env or {})},
+            timeout=timeout,
+        )
+        texts = (stream.decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr))
+        return Ran(done.returncode, *texts, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[..., str]:
+    """
+    Write a script and give the model's name for it: `llm("title", "-m", script(default="A title"), …)`.
+
+    The keys are those of llmcli/engines/scripted.py.
+    """
+
+    def write(name: str = "script.json", **keys: Any) -> str:
+        path = tmp_path / name
+        path.write_text(json.dumps(keys), encoding="utf-8")
+        return f"scripted:{path}"
+
+    return write
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
+    """What a script with `log="asked.jsonl"` was asked so far: kind, prompt, messages, sampling or labels."""
+
+    def read() -> list[dict[str, Any]]:
+        log = tmp_path / "asked.jsonl"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    return read
