@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
 from llmcli.errors import BadConfig
 
 MAX_BYTES = 256 * 1024

@@ -5,7 +5,7 @@ llama.cpp crashes, hangs or swallows memory on grammars that it should refuse: d
 `{5,2}`, left recursion behind a rule that may be empty, alternatives that multiply. So a grammar is
 parsed and judged here first. It is not translated: what passes goes to llama.cpp as it is.
 
-What no check can find beforehand is ambiguity that grows with the answer (`x ::= "a" x "b" | "a" x "c" | ""`):
+What no check can find beforehand is ambiguity that grows with the answer, `x ::= "a" x "b" | "a" x "c" | ""`:
 such a grammar is slow, and slower with every character.
 """
 
