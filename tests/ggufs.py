@@ -14,6 +14,7 @@ Pure Python, no numpy, no gguf package. A `Gguf` can be bent before it is writte
 
 from __future__ import annotations
 
+import math
 import random
 import struct
 from array import array
@@ -71,7 +72,7 @@ class Tensor:
 
     name: str | bytes
     shape: tuple[int, ...]
-    data: bytes
+    data: Any  # bytes, or a Hole
     type: int = TENSOR_F32
     offset: int | None = None  # None: where it belongs
 
@@ -161,10 +162,11 @@ def spm_vocabulary() -> tuple[list[str], list[int], list[float]]:
     return texts, types, [float(-index) for index in range(len(texts))]
 
 
-def tokenizer(vocabulary: str) -> dict[str, tuple[int, Any]]:
-    """The tokenizer's metadata: "bpe" (byte-level) or "spm" (SentencePiece)."""
+def tokenizer(vocabulary: str, words: int = 0) -> dict[str, tuple[int, Any]]:
+    """The tokenizer's metadata: "bpe" (byte-level) or "spm" (SentencePiece), of at least `words` tokens."""
     if vocabulary == "spm":
         texts, types, scores = spm_vocabulary()
+        scores += [-1e4] * max(0, words - len(texts))
         kind = {
             "tokenizer.ggml.model": (STRING, "llama"),
             "tokenizer.ggml.scores": (ARRAY, (F32, scores)),
@@ -181,6 +183,8 @@ def tokenizer(vocabulary: str) -> dict[str, tuple[int, Any]]:
             "tokenizer.ggml.add_bos_token": (BOOL, False),
             "tokenizer.ggml.bos_token_id": (U32, texts.index("<|endoftext|>")),
         }
+    filler = [f"[unused{index}]" for index in range(len(texts), words)]
+    texts, types = texts + filler, types + [UNUSED] * len(filler)
     return {
         **kind,
         "tokenizer.ggml.tokens": (ARRAY, (STRING, texts)),
@@ -203,11 +207,12 @@ class Shape:
     feed_forward: int = 96
     context: int = 512
     window: int = 32  # gemma3: tokens of its sliding window
+    head_size: int = 0  # 0: width / heads
 
     @property
     def head(self) -> int:
         """Elements of one head."""
-        return self.width // self.heads
+        return self.head_size or self.width // self.heads
 
 
 class Weights:
@@ -219,34 +224,30 @@ class Weights:
 
     def matrix(self, name: str, *shape: int, scale: float | None = None) -> None:
         """Normally distributed, so that what goes in keeps its size."""
-        count = 1
-        for size in shape:
-            count *= size
+        count = math.prod(shape)
         spread = shape[0] ** -0.5 if scale is None else scale
         values = array("f", (self.random.gauss(0, spread) for _ in range(count)))
         self.tensors.append(Tensor(name, shape, values.tobytes()))
 
     def constant(self, name: str, value: float, *shape: int) -> None:
         """One value everywhere: norms, biases."""
-        count = 1
-        for size in shape:
-            count *= size
-        self.tensors.append(Tensor(name, shape, array("f", [value] * count).tobytes()))
+        self.tensors.append(Tensor(name, shape, array("f", [value] * math.prod(shape)).tobytes()))
 
 
 def tiny(
     architecture: str = "llama", *, seed: int = 1, vocabulary: str = "bpe", template: str | None = TEMPLATE,
-    **sizes: int,
+    weights: Weights | None = None, words: int = 0, **sizes: int,
 ) -> Gguf:  # fmt: skip
     """
     A random model: llama, qwen2, gemma3 (sliding window), mamba (recurrent) or lfm2 (hybrid).
 
-    `sizes` are fields of Shape. Give `template=None` for a file without a chat template.
+    `sizes` are fields of Shape. Give `template=None` for a file without a chat template; `words` fills the
+    vocabulary up with that many unused tokens in all.
     """
     shape = Shape(**sizes)
-    words = tokenizer(vocabulary)
-    weights = Weights((architecture, seed, shape))
-    weights.matrix("token_embd.weight", shape.width, len(words["tokenizer.ggml.tokens"][1][1]), scale=0.5)
+    tokens = tokenizer(vocabulary, words)
+    weights = weights or Weights((architecture, seed, shape))
+    weights.matrix("token_embd.weight", shape.width, len(tokens["tokenizer.ggml.tokens"][1][1]), scale=0.5)
     norm = "token_embd_norm.weight" if architecture == "lfm2" else "output_norm.weight"
     weights.constant(norm, 1.0, shape.width)
     for layer in range(shape.layers):
@@ -256,7 +257,7 @@ def tiny(
         "general.name": (STRING, f"tiny {architecture}"),
         "general.file_type": (U32, 0),
         **{f"{architecture}.{key}": value for key, value in _sizes(architecture, shape).items()},
-        **words,
+        **tokens,
     }
     if template is not None:
         metadata["tokenizer.chat_template"] = (STRING, template)
@@ -294,7 +295,6 @@ def _sizes(architecture: str, shape: Shape) -> dict[str, tuple[int, Any]]:
         common |= {
             "attention.head_count_kv": (ARRAY, (I32, kv_heads)),
             "shortconv.l_cache": (U32, 3),
-            "vocab_size": (U32, len(bpe_vocabulary()[0])),
         }
     return common
 
@@ -361,6 +361,52 @@ def _lfm2(weights: Weights, blk: str, shape: Shape, layer: int) -> None:
         weights.matrix(f"{blk}shortconv.in_proj.weight", shape.width, 3 * shape.width)
         weights.matrix(f"{blk}shortconv.out_proj.weight", shape.width, shape.width)
     _feed_forward(weights, blk, shape)
+
+
+@dataclass
+class Hole:
+    """Stands for a tensor's bytes: so many zeros, which a sparse file need not store."""
+
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class HollowWeights(Weights):
+    """Tensors of the right size with nothing in them: matrices of Q8_0, vectors of F32."""
+
+    def matrix(self, name: str, *shape: int, scale: float | None = None) -> None:
+        if len(shape) == 1:
+            self.constant(name, 0.0, *shape)
+        else:
+            self.tensors.append(Tensor(name, shape, Hole(math.prod(shape) // 32 * 34), TENSOR_Q8_0))
+
+    def constant(self, name: str, value: float, *shape: int) -> None:
+        self.tensors.append(Tensor(name, shape, Hole(4 * math.prod(shape))))
+
+
+def write_hollow(path: Path, architecture: str, words: int, **sizes: int) -> Path:
+    """
+    A model of a real shape as a sparse file: gigabytes that take no room and load in a second.
+
+    Its weights are zeros, so it says nothing; for estimates of memory it is as good as the real one.
+    `words` is the vocabulary's size, `sizes` are fields of Shape.
+    """
+    model = tiny(architecture, weights=HollowWeights(0), words=words, **sizes)
+    body, place = 0, []
+    for tensor in model.tensors:
+        place.append(body)
+        body += len(tensor.data) + -len(tensor.data) % model.alignment
+        tensor.offset = place[-1]
+    tensors, model.tensors = model.tensors, []
+    for tensor in tensors:
+        model.tensors.append(Tensor(tensor.name, tensor.shape, b"", tensor.type, tensor.offset))
+    head = model.pack()
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(len(head) + body)
+    return path
 
 
 LAYERS = {"llama": _llama, "qwen2": _qwen2, "gemma3": _gemma3, "mamba": _mamba, "lfm2": _lfm2}

@@ -135,11 +135,11 @@ def delete(path: Path) -> int:
 
 def _bar(meter: Meter, file: HubFile) -> Any:
     """A progress bar for huggingface_hub that draws nothing and tells our meter."""
-    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[misc]
+    class Bar(tqdm):
         def __init__(self, *args: Any, **settings: Any) -> None:
-            super().__init__(*args, **{**settings, "disable": True})
+            super().__init__(*args, **{**settings, "disable": True})  # type: ignore[no-untyped-call]
             total = settings.get("total") or file.size or None
             meter.begin(file.name, total, settings.get("initial") or 0)
 

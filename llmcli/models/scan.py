@@ -54,8 +54,8 @@ def find_foreign(reference: str) -> Foreign:
     """
     The model that `ollama:llama3.2`, `lmstudio:…`, `llamacpp:…` or `gpt4all:…` means.
 
-    A name may leave out what is not needed to tell it: Ollama's tag `latest`, a publisher. UsageError (2) with
-    the nearest where there is none, or several.
+    A name may leave out what is not needed to tell it: Ollama's tag `latest`, a publisher. UsageError (2)
+    with the nearest where there is none, or several.
     """
     prefix, _, name = reference.partition(":")
     models = list(PROGRAMS[prefix]())
