@@ -20,8 +20,9 @@ from llmcli.chat.conversation import Conversation, brief
 from llmcli.chat.export import FORMATS, moment
 from llmcli.chat.screen import AnswerView
 from llmcli.chat.talk import Attachment, Talk
+from llmcli.chat.titles import tidy, title_prompt
 from llmcli.errors import MissingInput, UsageError, from_os_error
-from llmcli.messages import Message, Piece, Prompt, Sampling
+from llmcli.messages import Message, Piece, Prompt
 
 # ── the model and how it is asked ────────────────────────────────────────────────────────────────
 
@@ -450,22 +451,15 @@ def title(talk: Talk, rest: str) -> None:
     if not talk.conversation.context:
         talk.screen.say("nothing has been said yet")
         return
-    text = rest or write_title(talk)
+    text = rest or _written_title(talk)
     if text:
         talk.conversation.rename(title=text)
         talk.screen.whisper(f"titled: {text}")
 
 
-def write_title(talk: Talk) -> str:
-    """The `title` template's title for the beginning of the conversation."""
-    from llmcli.registry import find_template
-    from llmcli.templates import check_values, load_template, render
-
-    loaded = load_template(find_template("title", talk.doors.cwd))
-    words = "\n\n".join(entry.content for entry in talk.conversation.context[:4])[:4000]
-    prompt = render(loaded, words, check_values(loaded, {}))
-    sampling = Sampling(max_tokens=40)
-    return brief(talk.write(prompt, sampling).strip().strip('"'), 80)
+def _written_title(talk: Talk) -> str:
+    prompt, sampling = title_prompt([entry.content for entry in talk.conversation.context], talk.doors.cwd)
+    return tidy(talk.write(prompt, sampling))
 
 
 def export(talk: Talk, rest: str) -> None:

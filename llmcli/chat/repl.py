@@ -55,6 +55,7 @@ def _turn(talk: Talk, editor: Editor) -> None:
         talk.done = True
         return
     _handle(talk, text)
+    talk.screen.gap()
 
 
 def _handle(talk: Talk, text: str) -> None:

@@ -102,6 +102,12 @@ class Screen:
         if not self._at_line_start:
             self.put("\n")
 
+    def gap(self) -> None:
+        """An empty line between turns."""
+        self.end_line()
+        if self.drawn:
+            self.put("\n")
+
     def dimmed(self, text: str) -> str:
         """Clean text in a faint colour."""
         return f"{_DIM}{text}{_OFF}" if self._colour and text else text

@@ -51,15 +51,17 @@ def show_help(talk: Talk, rest: str) -> None:
 
 
 KEYS = """
-Enter sends; Alt-Enter or Ctrl-J begins a new line; so does a pasted one, and Enter after an opening \"\"\".
-Up recalls what begins like the line, Ctrl-R searches; Ctrl-G opens $EDITOR; Tab completes.
-Ctrl-C stops the answer and keeps its part; Ctrl-D leaves; // sends a line that begins with a slash."""
+Enter sends. Alt-Enter or Ctrl-J begins a new line; a pasted one never sends;
+after an opening \"\"\" Enter begins a line, until a closing \"\"\".
+Up recalls lines that begin the same, Ctrl-R searches them, Tab completes,
+Ctrl-G opens $EDITOR. Ctrl-C stops an answer and keeps its part, Ctrl-D leaves.
+// sends a line that begins with a slash."""
 
 COMMANDS = (
     Command("/help [COMMAND]", "Show the commands, or one of them.", show_help, "command", ("/?",)),
     Command("/model [NAME]", "Show the models, or go on with another.", actions.model, "model"),
     Command(
-        "/template [NAME [PARAMETER=VALUE …]|off]", "Word every message by a template.",
+        "/template [NAME …|off]", "Word every message by a template.",
         actions.template, "template",
         more="/template translate to=de   from now on each message is translated\n/template off",
     ),
@@ -71,27 +73,27 @@ COMMANDS = (
         "/set temperature 0.2   /set max_tokens off   /set keys vi",
     ),
     Command(
-        "/read [FILE|GLOB …|off]", "Attach files to the next message.", actions.read, "file",
+        "/read [FILE …|off]", "Attach files to the next message.", actions.read, "file",
         more="/read report.txt notes/*.md   without a name: what is attached; off: nothing",
     ),
     Command(
-        "/regen", "Answer the last message anew, with other random numbers.", actions.regen, also=("/retry",)
+        "/regen", "Answer the last message anew (a new seed).", actions.regen, also=("/retry",)
     ),
     Command("/undo [N]", "Take back the last turn, or the last N.", actions.undo),
-    Command("/edit", "Take back the last message and change it (Ctrl-G for $EDITOR).", actions.edit),
-    Command("/continue", "Let the model write on where its answer ended.", actions.go_on),
+    Command("/edit", "Take back the last message and change it.", actions.edit),
+    Command("/continue", "Let the model write on.", actions.go_on),
     Command("/context", "Show what fills the context, in tokens.", actions.show_context),
     Command("/stats", "Show the speed of the answers.", actions.stats),
     Command("/compress", "Let the model sum up the older turns.", actions.compress),
-    Command("/clear", "Begin a new conversation; the old one is kept.", actions.clear, also=("/new",)),
-    Command("/copy [N]", "Copy the last answer, or the Nth from the end, as it was written.", actions.copy),
-    Command("/save NAME", "Name this conversation (llm chat --session NAME goes on with it).", actions.save),
-    Command("/load NAME|NUMBER|last", "Go on with another conversation.", actions.load, "conversation"),
+    Command("/clear", "Begin a new conversation (the old is kept).", actions.clear, also=("/new",)),
+    Command("/copy [N]", "Copy the last answer, or the Nth last.", actions.copy),
+    Command("/save NAME", "Name this conversation, for --session NAME.", actions.save),
+    Command("/load NAME|NUMBER", "Go on with another conversation.", actions.load, "conversation"),
     Command("/search WORDS", "Search all conversations.", actions.search),
     Command("/export md|json [FILE]", "Write this conversation to a file.", actions.export, "format"),
-    Command("/thinking [on|off|show|hide]", "Show the last thinking; let the model think; unfold it.",
+    Command("/thinking [on|off|show]", "Show the last thinking; think or not; unfold it.",
             actions.thinking, "switch"),
-    Command("/title [TEXT]", "Title this conversation; without TEXT the model does.", actions.title),
+    Command("/title [TEXT]", "Title this conversation (or the model does).", actions.title),
     Command("/history [N]", "List the latest conversations.", actions.list_history),
     Command("/show", "Show this conversation from its beginning.", actions.show),
     Command("/exit", "Leave (Ctrl-D).", actions.leave, also=("/quit", "/bye")),
