@@ -52,6 +52,7 @@ class Shape:
     model: str
     labels: tuple[str, ...] | None
     probabilities: bool
+    spans: bool
     headings: bool
     bars: bool
 
@@ -144,7 +145,7 @@ def record(shape: Shape, answer: Answer) -> dict[str, Any]:
     made["template"] = shape.template
     if result is not None:
         made["chunks"] = result.chunks
-        if result.spans:
+        if shape.spans:
             made["spans"] = [
                 {
                     "text": span.text,

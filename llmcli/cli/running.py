@@ -121,6 +121,7 @@ def _run_texts(task: Task, engine: Engine, env: Environment) -> None:
         model=engine.info.model,
         labels=label_set(task.template, task.values) if task.template.mode == "label" else None,
         probabilities=output.probabilities,
+        spans=task.template.mode == "extract",
         headings=not env.quiet,
         bars=env.stdout_is_terminal and not env.quiet and not output.output,
     )
@@ -157,9 +158,10 @@ def _answers(task: Task, engine: Engine, tally: Tally, env: Environment) -> Iter
         for position, outcome in ordered:
             item = waiting.pop(position)
             if item.error is not None:
-                yield Answer(item, None, tally.failed(item, item.error))
-            elif isinstance(outcome, LlmError):
-                yield Answer(item, None, tally.failed(item, outcome))
+                outcome = item.error
+            if isinstance(outcome, LlmError):
+                tally.failed(item, outcome)
+                yield Answer(item, None, outcome)
             else:
                 tally.answered(item, outcome)
                 yield Answer(item, outcome)

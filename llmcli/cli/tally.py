@@ -31,8 +31,8 @@ class Tally:
         self._errors: list[LlmError] = []
         self._failures = 0
 
-    def failed(self, item: Item, error: LlmError) -> LlmError:
-        """Count a text without an answer; gives its error with the text's name in it."""
+    def failed(self, item: Item, error: LlmError) -> None:
+        """Count a text without an answer, and tell it with the text's name."""
         named = about(item.source, error)
         self._texts += 1
         self._failures += 1
@@ -40,7 +40,6 @@ class Tally:
             self._errors.append(named)
         else:
             self._env.complain(f"llm: error: {named}")
-        return named
 
     def answered(self, item: Item, result: Result) -> None:
         """Count an answer; a cut one is noted, a degenerate one is a failure that has been printed."""

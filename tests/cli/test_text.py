@@ -1,0 +1,394 @@
+"""Text commands, typed into the door and answered by a script: forms of input and of output."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "llmcli"]
+SCRIPT = """
+replies:
+  love: {positive: 0.9, neutral: 0.07, negative: 0.03}
+  broke: {positive: 0.05, neutral: 0.15, negative: 0.8}
+  riddle: {text: "42", thinking: "Let me see."}
+  two lines: "one\\ntwo"
+  loop: {text: "la la la", finish_reason: degenerate}
+fail: {poison: "UnusableAnswer: no idea"}
+default: A title
+scores: hash
+context: 60
+log: asked.jsonl
+"""
+
+
+@pytest.fixture
+def model(script):
+    """The words that choose the script above."""
+    return script(SCRIPT)
+
+
+def asked(here):
+    """Every prompt that the engine was asked, in order."""
+    log = here / "asked.jsonl"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+# ------------------------------------------------------------ input
+
+
+def test_a_file_is_one_text(call, model, here):
+    (here / "a.txt").write_text("We love it.\nReally.")
+
+    said = call("sentiment", *model, "a.txt")
+
+    assert (said.code, said.out, said.err) == (0, "positive\n", "")
+    assert "We love it.\nReally." in asked(here)[0]["prompt"]
+
+
+@pytest.mark.parametrize("words", [[], ["-"]])
+def test_standard_input_is_one_text(call, model, words):
+    assert call("sentiment", *model, *words, stdin="We love it.\n").out == "positive\n"
+
+
+def test_text_is_that_text(call, model):
+    assert call("sentiment", *model, "--text", "I love it").out == "positive\n"
+
+
+def test_each_line_is_a_text(call, model):
+    said = call("sentiment", *model, "--lines", stdin="I love it\r\n\nIt broke\tat once\n")
+
+    assert said.out == "positive\t0.9000\tI love it\n\t\t\nnegative\t0.8000\tIt broke at once\n"
+
+
+def test_several_files_give_several_answers(call, model, here):
+    (here / "a.txt").write_text("two lines")
+    (here / "b.txt").write_text("riddle")
+    (here / "c.txt").write_text("We love it.")
+    files = ("a.txt", "b.txt")
+
+    assert call("title", *model, *files).out == "==> a.txt <==\none\ntwo\n\n==> b.txt <==\n42\n"
+    assert call("title", "-q", *model, *files).out == "one\ntwo\n42\n"
+    assert call("sentiment", *model, "c.txt", "c.txt").out == "positive\t0.9000\tc.txt\n" * 2
+
+
+def test_no_input_on_a_terminal_is_a_usage_error_with_an_example(call, model):
+    said = call("sentiment", *model, terminal=True)
+
+    assert said.code == 2
+    assert 'nothing to read (for example: llm sentiment --text "I love this phone.")' in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("I love it", "no file 'I love it' (for text itself: --text \"I love it\")"),
+        ("nowhere.txt", "no file 'nowhere.txt'"),
+        ("costs $5", "--text 'costs $5'"),
+        ("x" * 5000, "no file 'xxx"),
+        ("a\0b", "no file"),
+    ],
+)
+def test_text_in_the_place_of_a_file_is_told_how_to_be_given(call, words, advice):
+    said = call("sentiment", words)
+
+    assert said.code == 66
+    assert advice in said.err
+    assert len(said.err) < 250
+
+
+def test_a_missing_file_is_told_before_any_other_is_asked(call, model, here):
+    (here / "a.txt").write_text("We love it.")
+
+    assert call("sentiment", *model, "a.txt", "nowhere.txt").code == 66
+    assert asked(here) == []
+
+
+def test_an_empty_text_never_reaches_the_model(call, model, here):
+    said = call("title", *model, stdin=" \n")
+
+    assert (said.code, said.out) == (0, "\n")
+    assert "standard input is empty" in said.err
+    assert asked(here) == []
+
+
+def test_a_binary_file_is_65_and_the_others_are_answered(call, model, here):
+    (here / "a.bin").write_bytes(b"\x7fELF\0\0")
+    (here / "b.txt").write_text("It broke.")
+
+    assert call("sentiment", *model, "a.bin").code == 65
+    said = call("sentiment", *model, "a.bin", "b.txt")
+    assert (said.code, said.out) == (3, "negative\t0.8000\tb.txt\n")
+    assert "llm: error: 1 of 2 texts failed" in said.err
+    assert "a.bin" in said.err
+
+
+def test_another_encoding_is_named(call, model, here):
+    (here / "a.txt").write_bytes("größer".encode("cp1252"))
+
+    assert call("title", *model, "a.txt").code == 65
+    assert call("title", *model, "--encoding", "cp1252", "a.txt").code == 0
+    assert "größer" in asked(here)[0]["prompt"]
+
+
+def test_a_text_that_is_too_long_is_5_with_both_numbers(call, model, here):
+    (here / "a.txt").write_text("word " * 100)
+
+    said = call("sentiment", *model, "a.txt")
+
+    assert said.code == 5
+    assert "a.txt is 11" in said.err
+    assert "and the context is 60 (use --truncate" in said.err
+
+
+def test_a_cut_text_is_told(call, model, here):
+    said = call("sentiment", *model, "--truncate", "tail", "--text", "I love it " + "word " * 100)
+
+    assert (said.code, said.out) == (0, "positive\n")
+    assert "tokens are left out (--truncate)" in said.err
+    assert asked(here)[-1]["prompt"].count("word") < 60
+
+
+# ------------------------------------------------------------ output
+
+
+def test_json_says_everything_about_an_answer(call, model):
+    made = json.loads(call("sentiment", *model, "--json", "--text", "I love it").out)
+
+    assert made["sentiment"] == "positive"
+    assert made["sentiment_p"] == 0.9
+    assert made["sentiment_probabilities"] == {"positive": 0.9, "neutral": 0.07, "negative": 0.03}
+    assert (made["source"], made["error"], made["finish_reason"]) == ("--text", None, "stop")
+    assert made["tokens"]["prompt"] > 3
+    assert (made["model"], made["template"], made["chunks"]) == ("script.yaml", "sentiment", 1)
+
+
+def test_the_results_name_can_be_chosen(call, model):
+    made = json.loads(call("sentiment", *model, "--json", "--as", "mood", "--text", "I love it").out)
+
+    assert (made["mood"], made["mood_p"]) == ("positive", 0.9)
+
+
+def test_csv_of_lines_has_the_text_and_the_label(call, model):
+    said = call("sentiment", *model, "--lines", "--format", "csv", stdin='I "love", it\npoison\n')
+
+    assert said.out == (
+        'text,sentiment,sentiment_p,error\n"I ""love"", it",positive,0.9000,\npoison,,,no idea\n'
+    )
+    assert said.code == 3
+
+
+def test_a_column_for_each_label_on_request(call, model):
+    said = call("sentiment", *model, "--format", "tsv", "--probabilities", "--text", "I love it")
+
+    assert said.out.splitlines() == [
+        "source\tsentiment\tsentiment_p\tsentiment_positive\tsentiment_neutral\tsentiment_negative\terror",
+        "--text\tpositive\t0.9000\t0.9000\t0.0700\t0.0300\t",
+    ]
+
+
+def test_a_json_array_is_one_document(call, model):
+    said = call("title", *model, "--format", "json", "--text", "a", "--text", "b")
+
+    assert [one["title"] for one in json.loads(said.out)] == ["A title", "A title"]
+
+
+def test_a_generated_line_stays_one_line(call, model):
+    assert call("title", *model, "--lines", stdin="two lines\n").out == "one two\n"
+
+
+def test_the_answer_goes_to_a_file_whose_ending_is_its_format(call, model, here):
+    said = call("sentiment", *model, "-o", "out.jsonl", "--text", "I love it")
+
+    assert said.out == ""
+    assert json.loads((here / "out.jsonl").read_text())["sentiment"] == "positive"
+    assert sorted(path.name for path in here.iterdir()) == ["asked.jsonl", "out.jsonl", "script.yaml"]
+
+
+def test_a_failed_run_leaves_the_old_file(call, model, here):
+    (here / "out.txt").write_text("old")
+    (here / "a.bin").write_bytes(b"\x7fELF\0\0")
+
+    call("ask", "--question", "?", *script_that_dies(here), "-o", "out.txt", "--text", "bomb")
+
+    assert (here / "out.txt").read_text() == "old"
+
+
+def script_that_dies(here):
+    path = here / "dies.yaml"
+    path.write_text("crash: [bomb]\ndefault: x")
+    return ("-m", f"scripted:{path}")
+
+
+def test_an_output_in_no_folder_is_73(call, model):
+    assert call("title", *model, "-o", "no/such/out.txt", "--text", "a").code == 73
+
+
+def test_formats_that_contradict_each_other_are_refused(call, model):
+    assert call("title", *model, "--json", "--format", "csv", "--text", "a").code == 2
+    assert call("title", *model, "-o", "out.parquet", "--text", "a").code == 2
+
+
+def test_on_a_terminal_labels_have_bars_and_answers_stream(call, model):
+    said = call("sentiment", *model, "--text", "I love it", terminal=True)
+    label, *bars = said.out.splitlines()
+
+    assert label == "positive"
+    assert [bar.split()[:2] for bar in bars] == [["positive", "90%"], ["neutral", "7%"], ["negative", "3%"]]
+    assert call("title", *model, "--text", "a", terminal=True).out == "A title\n"
+
+
+def test_a_stream_equals_the_whole(call, model):
+    whole = call("title", *model, "--text", "two lines").out
+
+    assert call("title", *model, "--stream", "--text", "two lines").out == whole == "one\ntwo\n"
+
+
+def test_escape_sequences_reach_a_pipe_and_not_a_terminal(call, script):
+    model = script('default: "\\x1b[2Jred"')
+
+    assert call("title", *model, "--text", "a").out == "\x1b[2Jred\n"
+    assert "\x1b" not in call("title", *model, "--text", "a", terminal=True).out
+
+
+def test_a_cut_answer_is_noted(call, model):
+    said = call("title", *model, "--max-tokens", "1", "--text", "a")
+
+    assert (said.code, said.out) == (0, "A\n")
+    assert said.err == "llm: note: the answer is cut at the limit of tokens (see --max-tokens)\n"
+
+
+def test_a_degenerate_answer_is_printed_and_is_76(call, model):
+    said = call("title", *model, "--text", "loop")
+
+    assert (said.code, said.out) == (76, "la la la\n")
+
+
+def test_thinking_is_shown_on_request_and_beside_the_result(call, model):
+    assert call("title", *model, "--text", "riddle").err == ""
+    said = call("title", *model, "--show-thinking", "--text", "riddle")
+    assert (said.out, said.err) == ("42\n", "  Let me see.\n")
+
+
+def test_a_dry_run_shows_the_prompt_and_asks_nothing(call, model, here):
+    said = call("title", *model, "--dry-run", "--text", "a")
+
+    assert said.out == "[user]\na\n\nWrite a short title for the text above.\n\n9 tokens of 60\n"
+    assert asked(here) == []
+    made = json.loads(call("title", *model, "--dry-run", "--json", "--text", "a").out)
+    assert (made["tokens"], made["context"], made["messages"][0]["role"]) == (9, 60, "user")
+
+
+def test_extracted_sentences_are_the_texts_own(call, script):
+    model = script("scores: hash")
+    text = "Nobody loves rain.\nThe shop closes at five. We love cake."
+    made = json.loads(call("summarize", *model, "--extract", "--json", "--text", text).out)
+
+    assert made["spans"]
+    assert all(text[span["start"] : span["end"]] == span["text"] for span in made["spans"])
+
+
+# ------------------------------------------------------------ parameters and models
+
+
+def test_a_templates_parameters_are_options(call, model, here):
+    call("translate", *model, "--to", "de", "--from", "en", "--text", "Hello there")
+
+    assert "German" in asked(here)[0]["prompt"]
+    assert "English" in asked(here)[0]["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["translate"], "translate needs --to"),
+        (
+            ["summarize", "--length", "sort"],
+            "--length is one of short, medium, long, not 'sort' (did you mean 'short'?)",
+        ),
+        (["label", "--labels", "spam"], "label needs two labels or more"),
+        (["label", "--labels", "spam,spam"], "the label 'spam' is given twice"),
+        (["keypoints", "--points", "many"], "--points is a whole number, not 'many'"),
+        (["title", "-m", "startr"], "did you mean starter?"),
+        (["title", "--gpu-layers", "some"], "--gpu-layers some: not a number"),
+    ],
+)
+def test_a_wrong_parameter_is_a_usage_error(call, words, line):
+    said = call(*words, "--text", "x")
+
+    assert (said.code, said.out) == (2, "")
+    assert line in said.err
+
+
+def test_the_model_comes_from_the_option_then_the_variable_then_the_settings(
+    call, script, here, monkeypatch, tmp_path
+):
+    for name in ("option", "variable", "settings"):
+        (here / f"{name}.yaml").write_text(f"default: {name}")
+    folder = tmp_path / "home" / "config"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"model: scripted:{here}/settings.yaml\n")
+
+    assert call("title", "--text", "a").out == "settings\n"
+    monkeypatch.setenv("LLMCLI_MODEL", f"scripted:{here}/variable.yaml")
+    assert call("title", "--text", "a").out == "variable\n"
+    assert call("title", "-m", f"scripted:{here}/option.yaml", "--text", "a").out == "option\n"
+
+
+def test_a_projects_template_that_hides_another_is_told(call, model, here):
+    (here / "prompts").mkdir()
+    (here / "prompts" / "title.yaml").write_text("help: Mine.\nprompt: 'Mine: {{ text }}'\n")
+
+    said = call("title", *model, "--text", "a")
+
+    assert said.err.count("\n") == 1
+    assert "prompts/title.yaml is used" in said.err
+    assert asked(here)[0]["prompt"] == "Mine: a"
+
+
+# ------------------------------------------------------------ pipes
+
+
+def test_head_stops_ten_thousand_lines_at_once_and_quietly(here, model):
+    lines = subprocess.Popen(["yes", "I love it"], stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [*COMMAND, "sentiment", *model, "--lines"], cwd=here, stdin=lines.stdout,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    first = child.stdout.readline()
+    child.stdout.close()
+    errors = child.stderr.read()
+    code = child.wait(timeout=10)
+    lines.kill()
+    lines.wait()
+
+    assert (first, errors, code) == (b"positive\t0.9000\tI love it\n", b"", 141)
+
+
+def test_a_line_is_answered_before_the_next_one_is_written(here, model):
+    child = subprocess.Popen(
+        [*COMMAND, "sentiment", *model, "--lines"], cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    watchdog = threading.Timer(20, child.send_signal, [signal.SIGKILL])
+    watchdog.start()
+    answers = []
+    for _ in range(2):
+        child.stdin.write(b"I love it\n")
+        child.stdin.flush()
+        answers.append(child.stdout.readline())
+    child.stdin.close()
+    assert child.wait(timeout=10) == 0
+    watchdog.cancel()
+
+    assert answers == [b"positive\t0.9000\tI love it\n"] * 2
+
+
+def test_a_crashed_engine_is_70(call, here):
+    said = call("title", *script_that_dies(here), "--text", "bomb")
+
+    assert said.code == 70
+    assert said.err.startswith("llm: error: ")
