@@ -58,7 +58,9 @@ class ResultColumns:
         """Raise UsageError where the input has a column of one of these names, or two of them are equal."""
         clash = set(taken) & {*self.flat, *self.keys}
         if self.error in clash:
-            raise UsageError(f"{where} already has a column {self.error!r}", hint="--error-as NAME renames ours")
+            raise UsageError(
+                f"{where} already has a column {self.error!r}", hint="--error-as NAME renames ours"
+            )
         if clash:
             raise UsageError(f"{where} already has a column {min(clash)!r}", hint="--as NAME renames ours")
         if len(set(self.flat)) < len(self.flat) or len(set(self.keys)) < len(self.keys):

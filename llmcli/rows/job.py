@@ -167,12 +167,13 @@ def identify(job: Job, info: EngineInfo, field_name: str) -> Identity:
     )
 
 
-def provenance(job: Job, info: EngineInfo, field_name: str, name: str) -> dict[str, Any]:
+def provenance(job: Job, info: EngineInfo, source: str, field_name: str, name: str) -> dict[str, Any]:
     """How a result came about, for the journal, the sidecar and JSON output."""
     return {
         "llmcli": __version__,
-        "result": name,
+        "source": source,
         "field": field_name,
+        "result": name,
         "model": {
             "reference": job.model,
             "name": info.model,

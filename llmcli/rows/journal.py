@@ -106,7 +106,9 @@ class Journal:
         (application,) = database.execute("PRAGMA application_id").fetchone()
         (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and application != APPLICATION:
-            raise CannotCreate(f"{self.path} is not a journal of llm", hint="move it away, or choose another -o")
+            raise CannotCreate(
+                f"{self.path} is not a journal of llm", hint="move it away, or choose another -o"
+            )
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         if not tables:
@@ -178,7 +180,9 @@ class Journal:
         self._hurry.set()
         with self._changed:
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not (self._waiting or self._committing) or self._failure is not None)
+            self._changed.wait_for(
+                lambda: not (self._waiting or self._committing) or self._failure is not None
+            )
             self._raise_failure()
         self._hurry.clear()
 

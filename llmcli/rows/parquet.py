@@ -84,7 +84,9 @@ class ParquetReader:
     def record(self, row: Row) -> dict[str, Any]:
         """Columns and values."""
         values = row.batch.slice(row.index, 1).to_pylist()[0]
-        return {name: value if is_json(value) or value is None else str(value) for name, value in values.items()}
+        return {
+            name: value if is_json(value) or value is None else str(value) for name, value in values.items()
+        }
 
     def close(self) -> None:
         """Close the file."""
@@ -106,7 +108,9 @@ class ParquetReader:
         self._path = [wanted] if wanted in names else wanted.split(".")
         kind = self.schema
         for key in self._path:
-            index = kind.get_field_index(key) if isinstance(kind, self._arrow.Schema) or _is_struct(kind) else -1
+            index = (
+                kind.get_field_index(key) if isinstance(kind, self._arrow.Schema) or _is_struct(kind) else -1
+            )
             if index < 0:
                 raise no_column(self._name, asked, names)
             kind = kind.field(index).type

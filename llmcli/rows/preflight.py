@@ -67,7 +67,8 @@ class Preflight:
         if self.too_long:
             verb = "exceeds" if self.too_long == 1 else "exceed"
             rows = "row" if self.too_long == 1 else "rows"
-            yield f"{self.too_long:,} {rows} {verb} the context of {self.context:,} tokens and will {self.fate}"
+            context = f"the context of {self.context:,} tokens"
+            yield f"{self.too_long:,} {rows} {verb} {context} and will {self.fate}"
 
 
 def survey(rows: Iterator[Row], job: Job, workers: Workers, seconds: float = SECONDS) -> Preflight:

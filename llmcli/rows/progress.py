@@ -52,7 +52,8 @@ def status(tally: Tally, total: int | None) -> str:
     One line.
 
     >>> from time import monotonic
-    >>> status(Tally(answered=50, failed=1, prompt_tokens=900, answer_tokens=100, started=monotonic() - 10), 150)
+    >>> begun = monotonic() - 10
+    >>> status(Tally(answered=50, failed=1, prompt_tokens=900, answer_tokens=100, started=begun), 150)
     '50 of 150 texts, 1 failed, 5.0 rows/s, 100 tokens/s, 20 s left'
     """
     seconds = tally.seconds
@@ -72,9 +73,11 @@ def duration(seconds: float) -> str:
     """
     For people.
 
-    >>> duration(4.2), duration(75), duration(7300)
-    ('4 s', '1 min 15 s', '2 h 1 min')
+    >>> duration(0.42), duration(42), duration(75), duration(7300)
+    ('0.4 s', '42 s', '1 min 15 s', '2 h 1 min')
     """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -148,15 +151,14 @@ def summary_lines(summary: Summary, tally: Tally, bars: bool) -> Iterator[str]:
         line += f", {tokens:,} tokens"
     yield line
     for number, what in (
-        (summary.empty, "were empty"),
-        (summary.left_out, "were cut to fit the context"),
-        (summary.degenerate, "have a degenerate answer"),
+        (summary.empty, "empty"),
+        (summary.left_out, "cut to fit the context"),
+        (summary.degenerate, "with a degenerate answer"),
     ):
         if number:
             yield f"{number:,} {what}"
     if summary.failed:
-        causes = ", ".join(f"{number:,} {name}" for name, number in summary.causes.most_common())
-        yield f"{summary.failed:,} failed: {causes}"
+        yield f"{summary.failed:,} failed: {summary.failures()}"
     if not summary.labels:
         return
     if not bars:

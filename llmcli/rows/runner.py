@@ -2,13 +2,40 @@
 Run a template over rows: read, ask what is not known yet, write.
 
 With an output file the answers go through the journal (crash-safe, resumable) and the output is
-written from it in a second pass. Without one they are written in input order as they come.
+written from it in a second pass (`batch`). Without one they are written in input order as they come.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from llmcli.atomic import write_atomically
 from llmcli.engines.base import Engine
-from llmcli.rows.job import Job, Outside, RowOptions
+from llmcli.errors import LlmError, RowsFailed, Stopped, UsageError
+from llmcli.rows.batch import Batch, Beside, resumable
+from llmcli.rows.columns import Outcome, ResultColumns, result_columns
+from llmcli.rows.job import Job, OutputFormat, Outside, RowOptions, identify, provenance
+from llmcli.rows.journal import Journal
+from llmcli.rows.json_reader import JsonReader
+from llmcli.rows.lock import Lock
+from llmcli.rows.output_file import cannot_write, is_replaceable, output_file, zipped
+from llmcli.rows.preflight import Preflight, survey
+from llmcli.rows.progress import progress, summary_lines
+from llmcli.rows.readers import Reader, Row, bad_row, open_reader
+from llmcli.rows.source import Source
+from llmcli.rows.tally import ErrorBudget, Summary, Tally
+from llmcli.rows.window import in_order
+from llmcli.rows.workers import LocalWorkers, Workers
+from llmcli.rows.writers import Writer, check_formats, one_line, open_writer, output_format
+from llmcli.tasks.nouns import closing as closing_answers
+
+ERRORS_TOLD = 5  # failed rows that are named when there is no error column to find them by
 
 
 def run_rows(job: Job, options: RowOptions, engine: Engine | None, outside: Outside) -> None:
@@ -25,4 +52,305 @@ def run_rows(job: Job, options: RowOptions, engine: Engine | None, outside: Outs
     journal of another job; MissingInput (66), UnreadableInput (65), CannotCreate (73); InputOutputError (74)
     for a full disk; Stopped (75) when the job is locked, has too many errors, or its input changed.
     """
-    raise NotImplementedError
+    source = Source(options.source, outside.stdin)
+    output = _checked_output(options, source)
+    with closing(_workers(job, options, engine)) as workers:
+        run = _Run(job, options, outside, source, workers, result_columns(job, options))
+        if options.dry_run:
+            run.show_plan()
+        elif output is not None and is_replaceable(output):
+            run.to_file(output)
+        else:
+            run.to_stream(output)
+    if run.summary.failed:
+        raise run.failure()
+
+
+def _workers(job: Job, options: RowOptions, engine: Engine | None) -> Workers:
+    if options.on == "ray":
+        from llmcli.rows.ray_runner import RayWorkers
+
+        return RayWorkers(job, copies=options.copies, cpus=options.cpus, gpus=options.gpus)
+    assert engine is not None
+    return LocalWorkers(job, engine)
+
+
+def _checked_output(options: RowOptions, source: Source) -> Path | None:
+    """The output's place, links followed. Raises UsageError where it is the input."""
+    if options.output is None:
+        for given, option in (
+            (options.retry_errors, "--retry-errors"),
+            (options.keep_journal, "--keep-journal"),
+            (options.sidecar, "--sidecar"),
+        ):
+            if given:
+                raise UsageError(f"{option} needs an output file", hint="-o FILE")
+        return None
+    output = options.output.resolve()
+    if source.path is not None and output.exists() and output.samefile(source.path):
+        raise UsageError(f"{options.output} is the input itself", hint="choose another -o")
+    return output
+
+
+@dataclass
+class _Run:
+    """One run, with all that it was given."""
+
+    job: Job
+    options: RowOptions
+    outside: Outside
+    source: Source
+    workers: Workers
+    results: ResultColumns
+    tally: Tally = field(default_factory=Tally)
+    summary: Summary = field(default_factory=Summary)
+    _seen: dict[str, None] = field(default_factory=dict)  # keys of the JSON objects, in order
+    _allowed: frozenset[str] | None = None  # the only keys that a table on a pipe can hold
+
+    # ---------------------------------------------------------- the three ways
+
+    def show_plan(self) -> None:
+        """--dry-run: the preflight and the first row's prompt, to standard output."""
+        with self._reader() as reader:
+            rows = iter(self._rows(reader))
+            first = list(itertools.islice(rows, 1))
+            found = survey(itertools.chain(first, rows), self.job, self.workers)
+        lines = list(found.lines())
+        for row in first:
+            if row.error is None:
+                lines += self._prompt_lines(row)
+        self.outside.stdout.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+        self.outside.stdout.flush()
+
+    def _prompt_lines(self, row: Row) -> list[str]:
+        from llmcli.output.sanitize import sanitize
+        from llmcli.templates import render
+
+        prompt = render(self.job.template, row.text, self.job.values)
+        (tokens,) = self.workers.count_tokens([prompt])
+        shown = [f"[{message.role}]\n{message.content}" for message in prompt.messages]
+        text = sanitize("\n\n".join(shown), self.outside.stdout_is_terminal)
+        return [f"the prompt of row 1, {tokens:,} tokens:", "", text]
+
+    def to_stream(self, path: Path | None) -> None:
+        """No journal: results in input order as they come, to standard output or a device."""
+        format = output_format(path.suffix.lower() if path else "", self.options.output_format)
+        check_formats(format, path is None and self.outside.stdout_is_terminal)
+        with self._reader() as reader, self._stream(path) as stream:
+            writer = self._writer(format, stream, reader, self._columns_at_once(reader, format))
+            budget = ErrorBudget(self.options.max_errors)
+            shown = path is not None or not self.outside.stdout_is_terminal
+            with progress(self.outside, self.tally, None) if shown else nullcontext():
+                for ready in in_order(self._rows(reader), _text_or_error, self._answer):
+                    for row, outcome in ready:
+                        self._write(writer, row, outcome)
+                        number = budget.read_asked()
+                        budget.answered(number, outcome)
+                    stream.flush()
+                    self._check(budget)
+            writer.end()
+        self._conclude()
+
+    def to_file(self, output: Path) -> None:
+        """Through the journal, into a file that is complete or not there."""
+        beside = Beside(output)
+        with Lock(beside.lock, str(output)):
+            self.source.spool_to(beside.spool)
+            with self._reader() as reader:
+                identity = identify(self.job, self.workers.info, reader.field)
+                about = self._provenance(reader)
+                journal = Journal(beside.journal, identity, about, self.options.retry_errors)
+                with resumable(journal, self.outside.complain):
+                    budget = ErrorBudget(self.options.max_errors, self.options.retry_errors)
+                    batch = Batch(journal, identity, self.workers, self.tally, budget)
+                    self._fill(batch, reader)
+                    self._write_output(batch, beside, reader)
+            if self.options.sidecar:
+                _write_sidecar(beside.sidecar, about)
+            if not self.summary.failed and not self.options.keep_journal:
+                journal.remove()
+            beside.spool.unlink(missing_ok=True)
+        self._conclude()
+
+    # -------------------------------------------------------------- the steps
+
+    def _fill(self, batch: Batch, reader: Reader) -> None:
+        found = self._preflight(batch.journal)
+        total = max(0, found.distinct - batch.journal.resumed) if found and found.whole else None
+        with progress(self.outside, self.tally, total):
+            batch.ask_missing(self._observed(reader))
+
+    def _write_output(self, batch: Batch, beside: Beside, first: Reader) -> None:
+        suffixes = [suffix for suffix in beside.output.suffixes[-2:] if suffix.lower() != ".gz"]
+        format = output_format(suffixes[-1].lower() if suffixes else "", self.options.output_format)
+        self.source.check_unchanged()
+        with self._reader() as reader, output_file(beside.output, beside.temporary) as stream:
+            columns = first.columns or tuple(self._seen)
+            writer = self._writer(format, stream, reader, columns)
+            batch.write_all(self._rows(reader), writer.write, self.summary, bool(self.results.labels))
+            writer.end()
+            self.source.check_unchanged()
+
+    def _preflight(self, journal: Journal) -> Preflight | None:
+        """Survey a file before the first row, and tell what was found to those who want to know."""
+        if journal.resumed:
+            self.outside.note(f"resuming: {journal.resumed:,} answers are in {journal.path}")
+        if not self.source.regular:
+            return None
+        with self._reader() as reader:
+            found = survey(self._rows(reader), self.job, self.workers)
+        found.known = journal.resumed
+        if self.outside.verbose or self.outside.stderr_is_terminal:
+            for line in found.lines():
+                self.outside.note(line)
+        elif found.too_long:
+            *_, last = found.lines()
+            self.outside.note(last)
+        return found
+
+    @contextmanager
+    def _reader(self) -> Iterator[Reader]:
+        """Open the source once more; its columns must leave room for ours."""
+        reader = open_reader(self.source, self.options)
+        with closing(reader):
+            self.results.check(reader.columns or (), self.source.name)
+            yield reader
+
+    def _rows(self, reader: Reader) -> Iterator[Row]:
+        """Rows up to the limit; a JSON object that has a key of ours is an error."""
+        rows = itertools.islice(reader.rows(), self.options.limit)
+        if reader.columns is not None:
+            return rows
+        return map(self._without_clash, rows)
+
+    def _columns_at_once(self, reader: Reader, format: OutputFormat) -> tuple[str, ...]:
+        """
+        The input's columns, before its rows are read for good.
+
+        For a table of JSON objects a file is read twice; of a pipe the first object says the columns,
+        and an object with others is an error.
+        """
+        if not isinstance(reader, JsonReader) or format not in ("csv", "tsv", "parquet"):
+            return reader.columns or ()
+        if not self.source.regular:
+            columns = reader.keys_ahead()
+            self._allowed = frozenset(columns)
+            return columns
+        with self._reader() as again:
+            for _ in self._observed(again):
+                pass
+        return tuple(self._seen)
+
+    def _answer(self, texts: Iterable[str]) -> Iterator[tuple[int, Outcome]]:
+        """The workers' answers, counted."""
+        with closing_answers(self.workers.answer(texts)) as answers:
+            for position, outcome in answers:
+                self.tally.add(outcome)
+                yield position, outcome
+
+    def _without_clash(self, row: Row) -> Row:
+        if row.record is not None and not row.record.keys().isdisjoint(self.results.keys):
+            if row.number == 1:
+                self.results.check(row.record, self.source.name)
+            clash = min(row.record.keys() & set(self.results.keys))
+            row.error = bad_row(self.source.name, row.number, f"already has {clash!r}")
+        elif self._allowed is not None and row.record is not None and not row.record.keys() <= self._allowed:
+            new = min(row.record.keys() - self._allowed)
+            row.error = bad_row(self.source.name, row.number, f"has {new!r}, which the first row lacks")
+        return row
+
+    def _observed(self, reader: Reader) -> Iterator[Row]:
+        """Rows, and what keys they have: a table needs a column for each."""
+        self._seen.clear()
+        for row in self._rows(reader):
+            if reader.columns is None:
+                keys = row.record if row.record is not None else reader.record(row)
+                if not keys.keys() <= self._seen.keys():
+                    self._seen.update(dict.fromkeys(keys))
+            yield row
+
+    def _writer(
+        self, format: OutputFormat, stream: BinaryIO, reader: Reader, columns: tuple[str, ...]
+    ) -> Writer:
+        return open_writer(format, stream, reader, self.results, columns, self._provenance(reader))
+
+    def _write(self, writer: Writer, row: Row, outcome: Outcome) -> None:
+        writer.write(row, outcome)
+        self.summary.add(outcome, bool(self.results.labels))
+        if isinstance(outcome, LlmError) and self.summary.failed <= ERRORS_TOLD:
+            where = "" if row.error is not None else f"row {row.number:,}: "
+            self.outside.warn(where + one_line(outcome.message))
+
+    @contextmanager
+    def _stream(self, path: Path | None) -> Iterator[BinaryIO]:
+        """Standard output, made harmless for a terminal, or a device that is written to as it is."""
+        if path is None:
+            if self.outside.stdout_is_terminal:
+                yield cast(BinaryIO, _Terminal(self.outside.stdout))
+            else:
+                yield self.outside.stdout
+            return
+        try:
+            with path.open("wb") as raw, zipped(raw, path) as stream:
+                yield stream
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise cannot_write(error, path) from error
+
+    def _check(self, budget: ErrorBudget) -> None:
+        if reason := budget.exceeded():
+            raise Stopped(f"stopped: {reason}", hint="mend the cause, or allow more with --max-errors N")
+
+    # -------------------------------------------------------------- what is told
+
+    def _provenance(self, reader: Reader) -> dict[str, Any]:
+        return provenance(self.job, self.workers.info, self.source.name, reader.field, self.results.name)
+
+    def _conclude(self) -> None:
+        """The summary, and what must be said in any case."""
+        if self.summary.cut:
+            self.outside.note(f"{self.summary.cut:,} answers were cut at --max-tokens")
+        if self.outside.quiet or not (self.outside.verbose or self.outside.stderr_is_terminal):
+            return
+        for line in summary_lines(self.summary, self.tally, self.outside.stderr_is_terminal):
+            self.outside.complain(f"llm: {line}")
+
+    def failure(self) -> RowsFailed:
+        """What the run ends with when rows failed."""
+        summary = self.summary
+        message = f"{summary.failed:,} of {summary.rows:,} rows failed: {summary.failures()}"
+        if self.options.output is None:
+            return RowsFailed(message)
+        hint = f"see the column {self.results.error!r}; --retry-errors asks them again"
+        return RowsFailed(message, hint=hint)
+
+
+def _text_or_error(row: Row) -> str | LlmError:
+    return row.text if row.error is None else row.error
+
+
+def _write_sidecar(path: Path, about: dict[str, Any]) -> None:
+    data = json.dumps(about, ensure_ascii=False, indent=2, default=str)
+    try:
+        write_atomically(path, data.encode() + b"\n", durable=True)
+    except OSError as error:
+        raise cannot_write(error, path) from error
+
+
+class _Terminal:
+    """Standard output when it is a terminal: control characters in rows are made visible."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> int:
+        """Whole lines of UTF-8, as the writers put them."""
+        from llmcli.output.sanitize import sanitize
+
+        self._stream.write(sanitize(data.decode("utf-8", "replace")).encode("utf-8", "replace"))
+        return len(data)
+
+    def flush(self) -> None:
+        """Show it."""
+        self._stream.flush()

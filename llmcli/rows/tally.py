@@ -14,6 +14,14 @@ from dataclasses import dataclass, field
 from llmcli.errors import BackendUnreachable, LlmError
 from llmcli.tasks import Result
 
+CAUSES = {
+    "UnreadableInput": "unreadable",
+    "InputTooLong": "too long for the context",
+    "UnusableAnswer": "without a usable answer",
+    "EngineCrashed": "crashed the engine",
+    "BackendUnreachable": "not answered by the server",
+}
+
 FIRST_ROWS = 20  # when all of these fail, something is wrong with more than the rows
 ENOUGH_ROWS = 1000  # a share of fewer says little
 TOLERATED = 0.1
@@ -63,7 +71,8 @@ class Summary:
         self.rows += 1
         if isinstance(outcome, LlmError):
             self.failed += 1
-            self.causes[type(outcome).__name__] += 1
+            cause = type(outcome).__name__
+            self.causes[CAUSES.get(cause, cause)] += 1
             return
         if not outcome.text and not outcome.chunks:
             self.empty += 1
@@ -73,15 +82,19 @@ class Summary:
         self.degenerate += outcome.finish_reason == "degenerate"
         self.left_out += outcome.left_out > 0
 
+    def failures(self) -> str:
+        """The failed rows by cause, most frequent first."""
+        return ", ".join(f"{number:,} {cause}" for cause, number in self.causes.most_common())
+
 
 class ErrorBudget:
     """
     When to stop: more than `max_errors` failures; without that, when the first 20 rows of this run all fail,
     or more than 10 % of at least 1,000.
 
-    `retrying` (--retry-errors) asks only for rows that failed before: there the rows that are known to be well
-    count too, and the first 20 only where a server did not answer. `read_*` are called by the thread that
-    reads rows, `answered` by the other.
+    `retrying` (--retry-errors) asks only for rows that failed before: there the rows that are known to be
+    well count too, and the first 20 only where a server did not answer. `read_*` are called by the thread
+    that reads rows, `answered` by the other.
     """
 
     def __init__(self, max_errors: int | None, retrying: bool = False) -> None:

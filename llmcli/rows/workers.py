@@ -53,9 +53,7 @@ class LocalWorkers:
     def answer(self, texts: Iterable[str]) -> Iterator[tuple[int, Result | LlmError]]:
         """The one path from texts to answers."""
         job = self._job
-        return run_tasks(
-            job.template, texts, self._engine, job.values, job.sampling, truncate=job.truncate
-        )
+        return run_tasks(job.template, texts, self._engine, job.values, job.sampling, truncate=job.truncate)
 
     def close(self) -> None:
         """The engine is the caller's."""

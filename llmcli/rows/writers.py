@@ -17,7 +17,8 @@ from llmcli.errors import LlmError, UsageError
 from llmcli.rows.columns import Outcome, ResultColumns, as_cell
 from llmcli.rows.csv_reader import CsvReader, Dialect
 from llmcli.rows.job import OutputFormat
-from llmcli.rows.readers import JsonReader, Reader, Row, printable
+from llmcli.rows.json_reader import JsonReader
+from llmcli.rows.readers import Reader, Row, printable
 
 ENDINGS: dict[str, OutputFormat] = {
     ".csv": "csv",
@@ -52,7 +53,7 @@ def open_writer(
     """
     A writer for rows of that reader; it writes a table's header at once.
 
-    `columns` are the input's, for a table. `about` goes into each object of the format `json`.
+    `columns` are the input's, for a table. `about` (see `job.provenance`) goes into each object of the format `json`.
     """
     if format == "parquet":
         from llmcli.rows.parquet import parquet_writer
@@ -113,7 +114,8 @@ class RecordWriter:
 
     def write(self, row: Row, outcome: Outcome) -> None:
         """An object on a line."""
-        record: dict[str, Any] = {"source": self._about["source"], "row": row.number}
+        about = self._about
+        record: dict[str, Any] = {"source": about["source"], "row": row.number}
         record |= self._results.items(outcome)
         if isinstance(outcome, LlmError):
             record |= {"finish_reason": None, "tokens": None, "chunks": None}
@@ -121,7 +123,8 @@ class RecordWriter:
             record["finish_reason"] = outcome.finish_reason
             record["tokens"] = {"prompt": outcome.usage.prompt, "answer": outcome.usage.answer}
             record["chunks"] = outcome.chunks
-        self._put(to_json(record | self._about) + "\n")
+        record |= {"model": about["model"]["name"], "template": about["template"]["name"]}
+        self._put(to_json(record | {"provenance": about}) + "\n")
 
     def end(self) -> None:
         """Nothing is held."""
