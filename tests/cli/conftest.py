@@ -1,12 +1,10 @@
-"""Calls of the program: in this process with streams of our own, or as the installed command."""
+"""Calls of the program in this process, with streams of our own: a tenth of a process's time."""
 
 from __future__ import annotations
 
 import io
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,6 @@ import pytest
 
 from llmcli.cli.environment import Environment
 from llmcli.cli.main import run
-
-COMMAND = [sys.executable, "-m", "llmcli"]
 
 
 @dataclass
@@ -29,24 +25,16 @@ class Said:
 
 
 @pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders of their own, and no setting of the person who runs the tests."""
     for name in [name for name in os.environ if name.startswith("LLMCLI_")]:
         monkeypatch.delenv(name)
     for name in ("CONFIG", "DATA", "CACHE"):
-        monkeypatch.setenv(f"LLMCLI_{name}_DIR", str(tmp_path / "home" / name.lower()))
+        monkeypatch.setenv(f"LLMCLI_{name}_DIR", str(home / name.lower()))
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """The folder that calls are made in."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def call(here: Path) -> Callable[..., Said]:
+def call(work: Path) -> Callable[..., Said]:
     """Run a command line in this process: `stdin`, `terminal` (all three streams), fields of Environment."""
 
     def call_(*args: str, stdin: Any = b"", terminal: bool = False, **settings: Any) -> Said:
@@ -56,7 +44,7 @@ def call(here: Path) -> Callable[..., Said]:
             stdin=io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin,
             stdout=out,
             stderr=err,
-            cwd=here,
+            cwd=work,
             **{
                 **dict.fromkeys(("stdin_is_terminal", "stdout_is_terminal", "stderr_is_terminal"), terminal),
                 **settings,
@@ -66,29 +54,3 @@ def call(here: Path) -> Callable[..., Said]:
         return Said(code, out.getvalue().decode(), err.getvalue().decode())
 
     return call_
-
-
-@pytest.fixture
-def process(here: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
-    """Run a command line as a process, as a user does; keywords go to `subprocess.run`."""
-
-    def run_(*args: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        given = {"cwd": here, "timeout": 60, "check": False, **streams, **settings}
-        if "stdin" not in given and "input" not in given:
-            given["stdin"] = subprocess.DEVNULL
-        return subprocess.run([*COMMAND, *args], **given)
-
-    return run_
-
-
-@pytest.fixture
-def script(here: Path) -> Callable[[str], Sequence[str]]:
-    """Write a scripted engine's file; gives the words that choose it."""
-
-    def write(text: str) -> Sequence[str]:
-        path = here / "script.yaml"
-        path.write_text(text, encoding="utf-8")
-        return ("-m", f"scripted:{path}")
-
-    return write

@@ -13,7 +13,7 @@ import pytest
 from llmcli import __version__
 from llmcli.cli.main import COMMANDS
 
-COMMAND = [sys.executable, "-m", "llmcli"]
+LLM = Path(sys.executable).parent / "llm"
 FULL = Path("/dev/full")
 HEAVY = {"llama_cpp", "numpy", "yaml", "jinja2", "prompt_toolkit", "httpx", "huggingface_hub"}
 AVOIDED = {"pydantic", "msgspec", "rich", "sqlite3", "asyncio"}
@@ -38,7 +38,7 @@ def test_help_lists_commands_in_their_groups_and_ends_with_examples(call):
     assert "llm chat" in out.split("Examples:")[1].splitlines()[-1]
 
 
-def test_help_loads_no_heavy_module(process):
+def test_help_loads_no_heavy_module():
     code = """
 import sys
 from llmcli.cli.environment import from_system
@@ -52,17 +52,17 @@ print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
     assert not (HEAVY | AVOIDED) & set(done.stderr.split())
 
 
-def test_a_template_in_the_projects_folder_is_a_command(call, here):
-    (here / "prompts").mkdir()
-    (here / "prompts" / "haiku.yaml").write_text("help: Write a haiku.\nprompt: 'Haiku: {{ text }}'\n")
+def test_a_template_in_the_projects_folder_is_a_command(call, work):
+    (work / "prompts").mkdir()
+    (work / "prompts" / "haiku.yaml").write_text("help: Write a haiku.\nprompt: 'Haiku: {{ text }}'\n")
 
     assert "  haiku      Write a haiku." in call("--help").out
     assert "Usage: llm haiku" in call("haiku", "--help").out
 
 
-def test_a_broken_template_breaks_nothing_but_itself(call, here):
-    (here / "prompts").mkdir()
-    (here / "prompts" / "bad.yaml").write_text("prompt: [\n")
+def test_a_broken_template_breaks_nothing_but_itself(call, work):
+    (work / "prompts").mkdir()
+    (work / "prompts" / "bad.yaml").write_text("prompt: [\n")
 
     assert "  sentiment " in call("--help").out
     said = call("bad", "--text", "x")
@@ -105,8 +105,8 @@ def test_a_usage_error_is_one_line(call, args, line):
     assert line in said.err
 
 
-def test_a_file_in_the_place_of_a_command_suggests_a_command(call, here):
-    (here / "report.txt").write_text("Hello.")
+def test_a_file_in_the_place_of_a_command_suggests_a_command(call, work):
+    (work / "report.txt").write_text("Hello.")
 
     assert "llm summarize report.txt" in call("report.txt").err
 
@@ -118,26 +118,26 @@ def test_control_characters_in_an_error_are_escaped(call):
     assert "\u202e" not in said.err
 
 
-def test_a_bug_is_one_line_that_says_where_the_traceback_is(call, script, tmp_path):
+def test_a_bug_is_one_line_that_says_where_the_traceback_is(call, script, home):
     class Broken:
         """A standard input that fails as no stream should."""
 
         def read(self, size):
             raise ZeroDivisionError("".join(["sec", "ret"]))
 
-    said = call("title", *script("default: ok"), stdin=Broken())
+    said = call("title", "-m", script(default="ok"), stdin=Broken())
 
     assert said.code == 1
-    kept = tmp_path / "home" / "cache" / "traceback.txt"
+    kept = home / "cache" / "traceback.txt"
     assert f"llm: error: unexpected ZeroDivisionError, a bug in llmcli (traceback: {kept}" in said.err
     assert "secret" not in kept.read_text()
     assert kept.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
-def test_a_full_disk_is_74(process):
+def test_a_full_disk_is_74():
     with FULL.open("wb") as full:
-        done = process("-V", stdout=full)
+        done = subprocess.run([LLM, "-V"], stdout=full, stderr=subprocess.PIPE, check=False)
 
     assert done.returncode == 74
     assert done.stderr == b"llm: error: cannot write to standard output: No space left on device\n"
@@ -145,7 +145,7 @@ def test_a_full_disk_is_74(process):
 
 def test_a_closed_standard_output_is_74():
     done = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "-V"], stderr=subprocess.PIPE, check=False
+        ["sh", "-c", 'exec "$@" >&-', "sh", str(LLM), "-V"], stderr=subprocess.PIPE, check=False
     )
 
     assert done.returncode == 74
@@ -153,10 +153,10 @@ def test_a_closed_standard_output_is_74():
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_command_quietly(here, script, number, code):
-    model = script("default: never\ndelay: 60")
+def test_a_signal_ends_the_command_quietly(work, script, number, code):
+    model = script(default="never", delay=60)
     child = subprocess.Popen(
-        [*COMMAND, "title", *model, "--text", "x"], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [LLM, "title", "-m", model, "--text", "x"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     time.sleep(1)
     child.send_signal(number)

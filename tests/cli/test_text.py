@@ -7,47 +7,44 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "llmcli"]
-SCRIPT = """
-replies:
-  love: {positive: 0.9, neutral: 0.07, negative: 0.03}
-  broke: {positive: 0.05, neutral: 0.15, negative: 0.8}
-  riddle: {text: "42", thinking: "Let me see."}
-  two lines: "one\\ntwo"
-  loop: {text: "la la la", finish_reason: degenerate}
-fail: {poison: "UnusableAnswer: no idea"}
-default: A title
-scores: hash
-context: 60
-log: asked.jsonl
-"""
+LLM = Path(sys.executable).parent / "llm"
+SCRIPT = {
+    "replies": {
+        "love": {"positive": 0.9, "neutral": 0.07, "negative": 0.03},
+        "broke": {"positive": 0.05, "neutral": 0.15, "negative": 0.8},
+        "riddle": {"text": "42", "thinking": "Let me see."},
+        "two lines": "one\ntwo",
+        "loop": {"text": "la la la", "finish_reason": "degenerate"},
+    },
+    "fail": {"poison": "UnusableAnswer: no idea"},
+    "crash": ["bomb"],
+    "default": "A title",
+    "scores": "hash",
+    "context": 60,
+    "log": "asked.jsonl",
+}
 
 
 @pytest.fixture
 def model(script):
     """The words that choose the script above."""
-    return script(SCRIPT)
-
-
-def asked(here):
-    """Every prompt that the engine was asked, in order."""
-    log = here / "asked.jsonl"
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return ("-m", script(**SCRIPT))
 
 
 # ------------------------------------------------------------ input
 
 
-def test_a_file_is_one_text(call, model, here):
-    (here / "a.txt").write_text("We love it.\nReally.")
+def test_a_file_is_one_text(call, model, work, asked):
+    (work / "a.txt").write_text("We love it.\nReally.")
 
     said = call("sentiment", *model, "a.txt")
 
     assert (said.code, said.out, said.err) == (0, "positive\n", "")
-    assert "We love it.\nReally." in asked(here)[0]["prompt"]
+    assert "We love it.\nReally." in asked()[0]["prompt"]
 
 
 @pytest.mark.parametrize("words", [[], ["-"]])
@@ -65,10 +62,10 @@ def test_each_line_is_a_text(call, model):
     assert said.out == "positive\t0.9000\tI love it\n\t\t\nnegative\t0.8000\tIt broke at once\n"
 
 
-def test_several_files_give_several_answers(call, model, here):
-    (here / "a.txt").write_text("two lines")
-    (here / "b.txt").write_text("riddle")
-    (here / "c.txt").write_text("We love it.")
+def test_several_files_give_several_answers(call, model, work):
+    (work / "a.txt").write_text("two lines")
+    (work / "b.txt").write_text("riddle")
+    (work / "c.txt").write_text("We love it.")
     files = ("a.txt", "b.txt")
 
     assert call("title", *model, *files).out == "==> a.txt <==\none\ntwo\n\n==> b.txt <==\n42\n"
@@ -101,24 +98,24 @@ def test_text_in_the_place_of_a_file_is_told_how_to_be_given(call, words, advice
     assert len(said.err) < 250
 
 
-def test_a_missing_file_is_told_before_any_other_is_asked(call, model, here):
-    (here / "a.txt").write_text("We love it.")
+def test_a_missing_file_is_told_before_any_other_is_asked(call, model, work, asked):
+    (work / "a.txt").write_text("We love it.")
 
     assert call("sentiment", *model, "a.txt", "nowhere.txt").code == 66
-    assert asked(here) == []
+    assert asked() == []
 
 
-def test_an_empty_text_never_reaches_the_model(call, model, here):
+def test_an_empty_text_never_reaches_the_model(call, model, work, asked):
     said = call("title", *model, stdin=" \n")
 
     assert (said.code, said.out) == (0, "\n")
     assert "standard input is empty" in said.err
-    assert asked(here) == []
+    assert asked() == []
 
 
-def test_a_binary_file_is_65_and_the_others_are_answered(call, model, here):
-    (here / "a.bin").write_bytes(b"\x7fELF\0\0")
-    (here / "b.txt").write_text("It broke.")
+def test_a_binary_file_is_65_and_the_others_are_answered(call, model, work):
+    (work / "a.bin").write_bytes(b"\x7fELF\0\0")
+    (work / "b.txt").write_text("It broke.")
 
     assert call("sentiment", *model, "a.bin").code == 65
     said = call("sentiment", *model, "a.bin", "b.txt")
@@ -127,16 +124,16 @@ def test_a_binary_file_is_65_and_the_others_are_answered(call, model, here):
     assert "a.bin" in said.err
 
 
-def test_another_encoding_is_named(call, model, here):
-    (here / "a.txt").write_bytes("größer".encode("cp1252"))
+def test_another_encoding_is_named(call, model, work, asked):
+    (work / "a.txt").write_bytes("größer".encode("cp1252"))
 
     assert call("title", *model, "a.txt").code == 65
     assert call("title", *model, "--encoding", "cp1252", "a.txt").code == 0
-    assert "größer" in asked(here)[0]["prompt"]
+    assert "größer" in asked()[0]["prompt"]
 
 
-def test_a_text_that_is_too_long_is_5_with_both_numbers(call, model, here):
-    (here / "a.txt").write_text("word " * 100)
+def test_a_text_that_is_too_long_is_5_with_both_numbers(call, model, work):
+    (work / "a.txt").write_text("word " * 100)
 
     said = call("sentiment", *model, "a.txt")
 
@@ -145,12 +142,12 @@ def test_a_text_that_is_too_long_is_5_with_both_numbers(call, model, here):
     assert "and the context is 60 (use --truncate" in said.err
 
 
-def test_a_cut_text_is_told(call, model, here):
+def test_a_cut_text_is_told(call, model, work, asked):
     said = call("sentiment", *model, "--truncate", "tail", "--text", "I love it " + "word " * 100)
 
     assert (said.code, said.out) == (0, "positive\n")
     assert "tokens are left out (--truncate)" in said.err
-    assert asked(here)[-1]["prompt"].count("word") < 60
+    assert asked()[-1]["prompt"].count("word") < 60
 
 
 # ------------------------------------------------------------ output
@@ -164,7 +161,7 @@ def test_json_says_everything_about_an_answer(call, model):
     assert made["sentiment_probabilities"] == {"positive": 0.9, "neutral": 0.07, "negative": 0.03}
     assert (made["source"], made["error"], made["finish_reason"]) == ("--text", None, "stop")
     assert made["tokens"]["prompt"] > 3
-    assert (made["model"], made["template"], made["chunks"]) == ("script.yaml", "sentiment", 1)
+    assert (made["model"], made["template"], made["chunks"]) == ("script.json", "sentiment", 1)
 
 
 def test_the_results_name_can_be_chosen(call, model):
@@ -201,27 +198,20 @@ def test_a_generated_line_stays_one_line(call, model):
     assert call("title", *model, "--lines", stdin="two lines\n").out == "one two\n"
 
 
-def test_the_answer_goes_to_a_file_whose_ending_is_its_format(call, model, here):
+def test_the_answer_goes_to_a_file_whose_ending_is_its_format(call, model, work):
     said = call("sentiment", *model, "-o", "out.jsonl", "--text", "I love it")
 
     assert said.out == ""
-    assert json.loads((here / "out.jsonl").read_text())["sentiment"] == "positive"
-    assert sorted(path.name for path in here.iterdir()) == ["asked.jsonl", "out.jsonl", "script.yaml"]
+    assert json.loads((work / "out.jsonl").read_text())["sentiment"] == "positive"
+    assert [path.name for path in work.iterdir()] == ["out.jsonl"]
 
 
-def test_a_failed_run_leaves_the_old_file(call, model, here):
-    (here / "out.txt").write_text("old")
-    (here / "a.bin").write_bytes(b"\x7fELF\0\0")
+def test_a_failed_run_leaves_the_old_file(call, model, work):
+    (work / "out.txt").write_text("old")
 
-    call("ask", "--question", "?", *script_that_dies(here), "-o", "out.txt", "--text", "bomb")
+    assert call("ask", "--question", "?", *model, "-o", "out.txt", "--text", "bomb").code == 70
 
-    assert (here / "out.txt").read_text() == "old"
-
-
-def script_that_dies(here):
-    path = here / "dies.yaml"
-    path.write_text("crash: [bomb]\ndefault: x")
-    return ("-m", f"scripted:{path}")
+    assert (work / "out.txt").read_text() == "old"
 
 
 def test_an_output_in_no_folder_is_73(call, model):
@@ -249,7 +239,7 @@ def test_a_stream_equals_the_whole(call, model):
 
 
 def test_escape_sequences_reach_a_pipe_and_not_a_terminal(call, script):
-    model = script('default: "\\x1b[2Jred"')
+    model = ("-m", script(default="\x1b[2Jred"))
 
     assert call("title", *model, "--text", "a").out == "\x1b[2Jred\n"
     assert "\x1b" not in call("title", *model, "--text", "a", terminal=True).out
@@ -274,17 +264,17 @@ def test_thinking_is_shown_on_request_and_beside_the_result(call, model):
     assert (said.out, said.err) == ("42\n", "  Let me see.\n")
 
 
-def test_a_dry_run_shows_the_prompt_and_asks_nothing(call, model, here):
+def test_a_dry_run_shows_the_prompt_and_asks_nothing(call, model, work, asked):
     said = call("title", *model, "--dry-run", "--text", "a")
 
     assert said.out == "[user]\na\n\nWrite a short title for the text above.\n\n9 tokens of 60\n"
-    assert asked(here) == []
+    assert asked() == []
     made = json.loads(call("title", *model, "--dry-run", "--json", "--text", "a").out)
     assert (made["tokens"], made["context"], made["messages"][0]["role"]) == (9, 60, "user")
 
 
 def test_extracted_sentences_are_the_texts_own(call, script):
-    model = script("scores: hash")
+    model = ("-m", script(scores="hash"))
     text = "Nobody loves rain.\nThe shop closes at five. We love cake."
     made = json.loads(call("summarize", *model, "--extract", "--json", "--text", text).out)
 
@@ -295,11 +285,11 @@ def test_extracted_sentences_are_the_texts_own(call, script):
 # ------------------------------------------------------------ parameters and models
 
 
-def test_a_templates_parameters_are_options(call, model, here):
+def test_a_templates_parameters_are_options(call, model, work, asked):
     call("translate", *model, "--to", "de", "--from", "en", "--text", "Hello there")
 
-    assert "German" in asked(here)[0]["prompt"]
-    assert "English" in asked(here)[0]["prompt"]
+    assert "German" in asked()[0]["prompt"]
+    assert "English" in asked()[0]["prompt"]
 
 
 @pytest.mark.parametrize(
@@ -324,39 +314,36 @@ def test_a_wrong_parameter_is_a_usage_error(call, words, line):
     assert line in said.err
 
 
-def test_the_model_comes_from_the_option_then_the_variable_then_the_settings(
-    call, script, here, monkeypatch, tmp_path
-):
+def test_the_model_comes_from_the_option_then_the_variable_then_the_settings(call, work, home, monkeypatch):
     for name in ("option", "variable", "settings"):
-        (here / f"{name}.yaml").write_text(f"default: {name}")
-    folder = tmp_path / "home" / "config"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(f"model: scripted:{here}/settings.yaml\n")
+        (work / f"{name}.yaml").write_text(f"default: {name}")
+    (home / "config").mkdir(parents=True)
+    (home / "config" / "config.yaml").write_text(f"model: scripted:{work}/settings.yaml\n")
 
     assert call("title", "--text", "a").out == "settings\n"
-    monkeypatch.setenv("LLMCLI_MODEL", f"scripted:{here}/variable.yaml")
+    monkeypatch.setenv("LLMCLI_MODEL", f"scripted:{work}/variable.yaml")
     assert call("title", "--text", "a").out == "variable\n"
-    assert call("title", "-m", f"scripted:{here}/option.yaml", "--text", "a").out == "option\n"
+    assert call("title", "-m", f"scripted:{work}/option.yaml", "--text", "a").out == "option\n"
 
 
-def test_a_projects_template_that_hides_another_is_told(call, model, here):
-    (here / "prompts").mkdir()
-    (here / "prompts" / "title.yaml").write_text("help: Mine.\nprompt: 'Mine: {{ text }}'\n")
+def test_a_projects_template_that_hides_another_is_told(call, model, work, asked):
+    (work / "prompts").mkdir()
+    (work / "prompts" / "title.yaml").write_text("help: Mine.\nprompt: 'Mine: {{ text }}'\n")
 
     said = call("title", *model, "--text", "a")
 
     assert said.err.count("\n") == 1
     assert "prompts/title.yaml is used" in said.err
-    assert asked(here)[0]["prompt"] == "Mine: a"
+    assert asked()[0]["prompt"] == "Mine: a"
 
 
 # ------------------------------------------------------------ pipes
 
 
-def test_head_stops_ten_thousand_lines_at_once_and_quietly(here, model):
+def test_head_stops_ten_thousand_lines_at_once_and_quietly(work, model):
     lines = subprocess.Popen(["yes", "I love it"], stdout=subprocess.PIPE)
     child = subprocess.Popen(
-        [*COMMAND, "sentiment", *model, "--lines"], cwd=here, stdin=lines.stdout,
+        [LLM, "sentiment", *model, "--lines"], cwd=work, stdin=lines.stdout,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     first = child.stdout.readline()
@@ -369,9 +356,9 @@ def test_head_stops_ten_thousand_lines_at_once_and_quietly(here, model):
     assert (first, errors, code) == (b"positive\t0.9000\tI love it\n", b"", 141)
 
 
-def test_a_line_is_answered_before_the_next_one_is_written(here, model):
+def test_a_line_is_answered_before_the_next_one_is_written(work, model):
     child = subprocess.Popen(
-        [*COMMAND, "sentiment", *model, "--lines"], cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [LLM, "sentiment", *model, "--lines"], cwd=work, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     watchdog = threading.Timer(20, child.send_signal, [signal.SIGKILL])
     watchdog.start()
@@ -387,8 +374,8 @@ def test_a_line_is_answered_before_the_next_one_is_written(here, model):
     assert answers == [b"positive\t0.9000\tI love it\n"] * 2
 
 
-def test_a_crashed_engine_is_70(call, here):
-    said = call("title", *script_that_dies(here), "--text", "bomb")
+def test_a_crashed_engine_is_70(call, model):
+    said = call("title", *model, "--text", "bomb")
 
     assert said.code == 70
     assert said.err.startswith("llm: error: ")
