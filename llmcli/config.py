@@ -115,7 +115,7 @@ def set_value(key: str, words: str) -> Any:
 
     UsageError for a key or value that would be refused, BadConfig where the file is broken already.
     """
-    _known(key)
+    check_key(key)
     try:
         value = _from_words(key, words, key)
     except BadConfig as error:
@@ -126,15 +126,28 @@ def set_value(key: str, words: str) -> Any:
 
 def unset(key: str) -> None:
     """Take a key out of config.yaml, so that its default holds again."""
-    _known(key)
+    check_key(key)
     _rewrite(key, "")
 
 
-def _known(key: str) -> None:
+def check_key(key: str) -> None:
+    """UsageError for a setting that there is not, with the nearest."""
     if key not in HELP:
         close = nearest(key, HELP)
         hint = f"did you mean {close}?" if close else f"there are {', '.join(HELP)}"
         raise UsageError(f"no setting is called {key!r}", hint=hint)
+
+
+def as_words(value: Any) -> str:
+    """
+    A value as `set_value` takes it; empty for None.
+
+    >>> as_words(True), as_words(8), as_words(None)
+    ('yes', '8', '')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
 
 
 def _from_file(path: Path) -> dict[str, Any]:
