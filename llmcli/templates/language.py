@@ -59,13 +59,14 @@ def faults(source: str, variables: frozenset[str]) -> list[Fault]:
     """
     try:
         tree = environment().parse(source)
-        environment().compile(tree)
+        every = _walk(tree)
+        found = [_forbidden(node) or _unknown(node, variables) for node in every]
+        if not any(found):
+            environment().compile(tree)  # only now: compiling works out constants, such as 'a' * 10**9
     except TemplateSyntaxError as error:
         return [Fault(error.lineno or 1, f"not a Jinja text: {error.message}")]
     except (TemplateError, RecursionError) as error:
         return [Fault(1, f"not a Jinja text: {error}")]
-    found = [_forbidden(node) for node in _walk(tree)]
-    found += [_undefined(node, variables) for node in tree.find_all(nodes.Name)]
     return [fault for fault in found if fault is not None]
 
 
@@ -121,8 +122,13 @@ def _forbidden(node: nodes.Node) -> Fault | None:
     return Fault(node.lineno, f"a prompt cannot hold {what}: only values, filters and if")
 
 
-def _undefined(node: nodes.Name, variables: frozenset[str]) -> Fault | None:
-    if node.name in variables:
-        return None
-    known = ", ".join(sorted(variables)) or "none"
-    return Fault(node.lineno, f"{node.name!r} is not defined; the variables here are {known}")
+def _unknown(node: nodes.Node, variables: frozenset[str]) -> Fault | None:
+    """A name, filter or test that is not there."""
+    if isinstance(node, nodes.Name) and node.name not in variables:
+        known = ", ".join(sorted(variables)) or "none"
+        return Fault(node.lineno, f"{node.name!r} is not defined; the variables here are {known}")
+    if isinstance(node, nodes.Filter) and node.name not in FILTERS:
+        return Fault(node.lineno, f"no filter is called {node.name!r}; there are {', '.join(FILTERS)}")
+    if isinstance(node, nodes.Test) and node.name not in TESTS:
+        return Fault(node.lineno, f"no test is called {node.name!r}; there are {', '.join(TESTS)}")
+    return None
