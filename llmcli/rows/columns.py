@@ -18,12 +18,13 @@ from llmcli.templates import label_set
 
 Outcome = Result | LlmError
 DECIMALS = 4
+DEGENERATE = "the answer is degenerate: empty, or repeating itself"
 
 
 @dataclass(frozen=True)
 class ResultColumns:
     """
-    The columns of one job: NAME; with labels NAME_p and, where asked, NAME_p_LABEL; and the error's.
+    The columns of one job: NAME; with labels NAME_p and, where asked, NAME_LABEL; and the error's.
 
     JSON also has NAME_probabilities, and NAME_spans where sentences are extracted.
     """
@@ -41,7 +42,7 @@ class ResultColumns:
         if self.labels:
             names.append(f"{self.name}_p")
             if self.probabilities:
-                names += [f"{self.name}_p_{label}" for label in self.labels]
+                names += [f"{self.name}_{label}" for label in self.labels]
         return [*names, self.error]
 
     @property
@@ -69,14 +70,14 @@ class ResultColumns:
     def table_values(self, outcome: Outcome) -> list[Any]:
         """Typed values in the order of `flat`; None where there is none."""
         if isinstance(outcome, LlmError):
-            return [None] * (len(self.flat) - 1) + [outcome.message]
+            return [None] * (len(self.flat) - 1) + [failure(outcome)]
         values: list[Any] = [outcome.text]
         if self.labels:
             values.append(_rounded(outcome.p))
             if self.probabilities:
                 by_label = outcome.probabilities or {}
                 values += [_rounded(by_label.get(label)) for label in self.labels]
-        return [*values, None]
+        return [*values, failure(outcome)]
 
     def cells(self, outcome: Outcome) -> list[str]:
         """`table_values` as text: 4 decimals, nothing for None."""
@@ -85,14 +86,25 @@ class ResultColumns:
     def items(self, outcome: Outcome) -> dict[str, Any]:
         """The keys and values of a JSON object."""
         if isinstance(outcome, LlmError):
-            return {**dict.fromkeys(self.keys), self.error: outcome.message}
+            return {**dict.fromkeys(self.keys), self.error: failure(outcome)}
         values: list[Any] = [outcome.text]
         if self.labels:
             rounded = {label: _rounded(p) for label, p in (outcome.probabilities or {}).items()}
             values += [_rounded(outcome.p), rounded or None]
         if self.spans:
             values.append([_span(span) for span in outcome.spans])
-        return dict(zip(self.keys, [*values, None]))
+        return dict(zip(self.keys, [*values, failure(outcome)]))
+
+
+def failure(outcome: Outcome) -> str | None:
+    """
+    What the error column says; None for a row that is well.
+
+    A degenerate answer is a failure, though there is a text: it must not pass for an answer.
+    """
+    if isinstance(outcome, LlmError):
+        return outcome.message
+    return DEGENERATE if outcome.finish_reason == "degenerate" else None
 
 
 def result_columns(job: Job, options: RowOptions) -> ResultColumns:

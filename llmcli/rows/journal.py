@@ -37,7 +37,7 @@ from llmcli.tasks import Result
 APPLICATION = 0x6C6C6D72  # "llmr", in the database's header
 GROUP_SECONDS = 0.2  # the longest that an answer waits for its commit
 GROUP_ANSWERS = 20_000  # the most that may wait; then whoever brings more waits too
-CACHE_KIB = 8_000  # pages in memory, whatever the number of rows
+CACHE_KIB = 4_000  # pages in memory, whatever the number of rows
 OK, FAILED, PASSING = 0, 1, 2  # an answer; an error; an error that is not the row's fault
 
 SCHEMA = """

@@ -101,7 +101,7 @@ class _Distinct:
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)  # a temporary file of SQLite's own
         self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("PRAGMA cache_size = -4000")
+        self._database.execute("PRAGMA cache_size = -1000")
         self._database.execute("CREATE TABLE seen (hash INTEGER PRIMARY KEY)")
         self._database.execute("BEGIN")
 

@@ -153,7 +153,6 @@ def summary_lines(summary: Summary, tally: Tally, bars: bool) -> Iterator[str]:
     for number, what in (
         (summary.empty, "empty"),
         (summary.left_out, "cut to fit the context"),
-        (summary.degenerate, "with a degenerate answer"),
     ):
         if number:
             yield f"{number:,} {what}"

@@ -63,7 +63,6 @@ class Summary:
     causes: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     cut: int = 0
-    degenerate: int = 0
     left_out: int = 0
 
     def add(self, outcome: Result | LlmError, labelled: bool) -> None:
@@ -78,8 +77,10 @@ class Summary:
             self.empty += 1
         elif labelled:
             self.labels[outcome.text] += 1
+        if outcome.finish_reason == "degenerate":
+            self.failed += 1
+            self.causes["with a degenerate answer"] += 1
         self.cut += outcome.finish_reason == "length"
-        self.degenerate += outcome.finish_reason == "degenerate"
         self.left_out += outcome.left_out > 0
 
     def failures(self) -> str:

@@ -53,7 +53,7 @@ def open_writer(
     """
     A writer for rows of that reader; it writes a table's header at once.
 
-    `columns` are the input's, for a table. `about` (see `job.provenance`) goes into each object of the format `json`.
+    `columns` are the input's, for a table. `about` (`job.provenance`) goes into each object of `json`.
     """
     if format == "parquet":
         from llmcli.rows.parquet import parquet_writer
@@ -117,9 +117,9 @@ class RecordWriter:
         about = self._about
         record: dict[str, Any] = {"source": about["source"], "row": row.number}
         record |= self._results.items(outcome)
-        if isinstance(outcome, LlmError):
-            record |= {"finish_reason": None, "tokens": None, "chunks": None}
-        else:
+        if not isinstance(outcome, LlmError):
+            if self._results.labels:
+                record["method"] = outcome.method
             record["finish_reason"] = outcome.finish_reason
             record["tokens"] = {"prompt": outcome.usage.prompt, "answer": outcome.usage.answer}
             record["chunks"] = outcome.chunks

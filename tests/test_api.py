@@ -1,0 +1,108 @@
+"""The Python door: the same path as the command, with iterators."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from llmcli import Llm
+from llmcli.errors import UnusableAnswer, UsageError
+
+
+def test_labels_come_in_order_with_their_probabilities(script):
+    with Llm(script(replies={"love": {"good": 0.9, "bad": 0.1}, "broke": {"good": 0.2, "bad": 0.8}})) as llm:
+        answers = list(llm.label(["I love it.", "It broke."], labels=["good", "bad"]))
+
+    assert [(answer.text, pytest.approx(answer.p)) for answer in answers] == [("good", 0.9), ("bad", 0.8)]
+
+
+def test_a_template_runs_with_its_parameters(script, asked):
+    with Llm(script(default="Guten Tag", log="asked.jsonl")) as llm:
+        (answer,) = llm.run("translate", "Good day", to="de")
+
+    assert answer.text == "Guten Tag"
+    assert "German" in asked()[0]["prompt"]
+
+
+def test_texts_without_an_end_are_drawn_as_they_are_needed(script):
+    def forever():
+        number = 0
+        while True:
+            number += 1
+            yield f"text {number}"
+
+    with Llm(script(default="{last}")) as llm:
+        answers = llm.run("title", forever())
+        first = [next(answers).text for _ in range(3)]
+        answers.close()
+
+    assert len(first) == 3
+
+
+def test_equal_texts_are_asked_once(script, asked):
+    with Llm(script(default="A", log="asked.jsonl")) as llm:
+        answers = [answer.text for answer in llm.run("title", ["same", "same", "other", "same"])]
+
+    assert answers == ["A"] * 4
+    assert len(asked()) == 2
+
+
+def test_what_a_table_marks_as_missing_gives_an_empty_answer(script, asked):
+    with Llm(script(default="A", log="asked.jsonl")) as llm:
+        answers = [answer.text for answer in llm.run("title", [None, float("nan"), "", "text"])]
+
+    assert answers == ["", "", "", "A"]
+    assert len(asked()) == 1
+
+
+def test_a_text_that_fails_raises_its_error(script):
+    with Llm(script(default="A", fail={"poison": "UnusableAnswer: no idea"})) as llm:
+        answers = llm.run("title", ["fine", "poison", "fine too"])
+
+        assert next(answers).text == "A"
+        with pytest.raises(UnusableAnswer, match="no idea"):
+            next(answers)
+
+
+def test_a_failure_can_stand_in_its_place(script):
+    with Llm(script(default="A", fail={"poison": "UnusableAnswer: no idea"})) as llm:
+        good, bad, other = llm.run("title", ["fine", "poison", "fine too"], errors="return")
+
+    assert isinstance(bad, UnusableAnswer)
+    assert [good.text, other.text] == ["A", "A"]
+
+
+def test_mistakes_are_told_before_the_first_text_is_drawn(script):
+    def never():
+        raise AssertionError("a text was drawn")
+        yield ""
+
+    with Llm(script(default="A")) as llm:
+        with pytest.raises(UsageError, match="nosuch"):
+            llm.run("nosuch", never())
+        with pytest.raises(UsageError, match="colour"):
+            llm.run("title", never(), colour="red")
+        with pytest.raises(UsageError, match="two labels"):
+            llm.label(never(), labels=["one"])
+
+
+def test_an_option_that_no_engine_has_is_refused(script):
+    with pytest.raises(UsageError, match="speed"):
+        Llm(script(default="A"), speed=11)
+
+
+def test_a_number_is_not_a_text(script):
+    with Llm(script(default="A")) as llm, pytest.raises(UsageError, match="int"):
+        list(llm.run("title", [3]))
+
+
+def test_importing_the_package_loads_next_to_nothing():
+    code = (
+        "import llmcli, sys; print([m for m in ('msgspec', 'yaml', 'jinja2', 'sqlite3') if m in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
