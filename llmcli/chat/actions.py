@@ -166,7 +166,7 @@ def _settings(talk: Talk) -> list[tuple[str, str]]:
     shown["seed"] = "drawn for each answer" if talk.fixed_seed is None else talk.fixed_seed
     shown["stop"] = ", ".join(map(repr, sampling.stop)) or "off"
     shown["max_tokens"] = "off" if sampling.max_tokens is None else sampling.max_tokens
-    shown["context"] = f"{talk.window:,} tokens"
+    shown["context"] = f"{talk.window:,} tokens" if talk.window else "the model's"
     shown["plain"] = "on" if talk.screen.plain else "off"
     return [(name, str(value)) for name, value in shown.items()]
 
@@ -332,7 +332,7 @@ def show_context(talk: Talk, rest: str) -> None:
     rows = [(f"{size:,}", name) for size, (name, _) in zip(sizes, parts)]
     rows += [(f"+{one.tokens:,}", f"attached: {one.name}") for one in talk.attachments]
     left = [entry for entry in conversation.entries if entry.place in ("dropped", "summed")]
-    talk.screen.table(rows)
+    talk.screen.table(rows, right=(0,))
     total = f"{talk.used:,} tokens"
     if talk.window:
         total += f" of {talk.window:,} ({talk.used / talk.window:.0%})"

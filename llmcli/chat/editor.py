@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application.current import get_app
-from prompt_toolkit.enums import EditingMode
-from prompt_toolkit.filters import Condition
+from prompt_toolkit.enums import DEFAULT_BUFFER, EditingMode
+from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.history import History as LineHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -110,18 +111,25 @@ class Editor:
         """
         wide = self.session.output.get_size().columns >= NARROW
         self.session.bottom_toolbar = self._bottom_line if wide and not self.talk.screen.dumb else None
-        return without_marks(self.session.prompt(default=default, pre_run=pre_run))
+        self.session.refresh_interval = 0.5 if self.talk.loading else 0
+        return without_marks(self._type(self.session, default=default, pre_run=pre_run))
+
+    def _type(self, session: PromptSession[str], **settings: Any) -> str:
+        """Let the user type a line; every key of the chat comes through here."""
+        return session.prompt(**settings)
 
     def choose(self, question: str, options: dict[str, str]) -> str:
         """One of the keys; empty for going back."""
         screen = self.talk.screen
         screen.say(question)
-        screen.table((f"  {key}", text) for key, text in options.items())
+        for key, text in options.items():
+            screen.say(f"  {key}  " + text.replace("\n", "\n       "))
         asking: PromptSession[str] = PromptSession(input=self._input, output=self._output)
         keys = "/".join(options)
         try:
             while True:
-                answer = asking.prompt(f"{keys}, or Enter to go back: ").strip().lower()
+                question = f"{keys}, or Enter to go back: "
+                answer = self._type(asking, message=question).strip().lower()
                 if answer in options or not answer:
                     return answer
         except (KeyboardInterrupt, EOFError):
@@ -166,9 +174,11 @@ def _in_open_block(text: str) -> bool:
 
 
 def _keys() -> KeyBindings:
+    """Our keys for the message; while history is searched (Ctrl-R) they mean what they always do there."""
     keys = KeyBindings()
+    typing = has_focus(DEFAULT_BUFFER)
 
-    @keys.add("enter")
+    @keys.add("enter", filter=typing)
     def _(event: KeyPressEvent) -> None:
         """Send, or begin a new line inside an open block."""
         buffer = event.current_buffer
@@ -177,18 +187,18 @@ def _keys() -> KeyBindings:
         else:
             buffer.validate_and_handle()
 
-    @keys.add("escape", "enter")
-    @keys.add("c-j")
+    @keys.add("escape", "enter", filter=typing)
+    @keys.add("c-j", filter=typing)
     def _(event: KeyPressEvent) -> None:
         """Begin a new line."""
         event.current_buffer.insert_text("\n")
 
-    @keys.add("c-g")
+    @keys.add("c-g", filter=typing)
     def _(event: KeyPressEvent) -> None:
         """Write the message in $EDITOR."""
         event.current_buffer.open_in_editor(validate_and_handle=False)
 
-    @keys.add("c-c")
+    @keys.add("c-c", filter=typing)
     def _(event: KeyPressEvent) -> None:
         """Put the line away, where the arrow key finds it; at an empty prompt, tell the loop."""
         buffer = event.current_buffer

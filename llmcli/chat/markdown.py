@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from msgspec import Struct
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Heading, Markdown, MarkdownElement
+from rich.markdown import CodeBlock, Heading, ListItem, Markdown, MarkdownElement
 from rich.segment import Segment
 from rich.syntax import Syntax
 from rich.text import Text
@@ -212,11 +212,28 @@ class _Heading(Heading):
     LEVEL_ALIGN = dict.fromkeys(Heading.LEVEL_ALIGN, "left")
 
 
+class _Item(ListItem):
+    """A list item; a numbered one has the full stop it was written with."""
+
+    def render_number(
+        self, console: Console, options: ConsoleOptions, number: int, last_number: int
+    ) -> RenderResult:
+        """The number, then the lines of the item beside it."""
+        mark = f" {number}. "
+        lines = console.render_lines(self.elements, options.update(width=options.max_width - len(mark)))
+        style = console.get_style("markdown.item.number", default="none")
+        for at, line in enumerate(lines):
+            yield Segment(mark, style) if at == 0 else Segment(" " * len(mark))
+            yield from line
+            yield Segment.line()
+
+
 class _Markdown(Markdown):
     """Markdown that hides nothing: tags, images and link targets are shown as they are written."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements, "fence": _Code, "code_block": _Code, "heading_open": _Heading,
+        "list_item_open": _Item,
     }  # fmt: skip
 
     def __init__(self, text: str) -> None:

@@ -112,12 +112,12 @@ class Screen:
         """Clean text in a faint colour."""
         return f"{_DIM}{text}{_OFF}" if self._colour and text else text
 
-    def table(self, rows: Iterable[Sequence[str]]) -> None:
+    def table(self, rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> None:
         """Rows of short texts in columns; the last column is cut to the screen, not wrapped."""
         lines = [list(row) for row in rows]
         if lines:
             self.end_line()
-            for line in table(lines[0], lines[1:], terminal=True, width=self.width):
+            for line in table(lines[0], lines[1:], terminal=True, width=self.width, right=right):
                 self.put(line + "\n")
 
     # ── the preview line ─────────────────────────────────────────────────────────────────────────

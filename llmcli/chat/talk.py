@@ -274,12 +274,19 @@ class Talk:
         items = follow(lambda: engine.stream(prompt, sampling), self.signals)
         state, usage = self._write_down(items, view, before)
         view.end(NOTES.get(state, ""))
+        if state == "failed" and not view.text:
+            self._give_back()
         self._tell_trouble()
         if state in ("done", "length", "degenerate"):
             self.used = usage.prompt + usage.answer
         if self._engine is not None and not self.signals.leaving:
             self.measure()
         return state
+
+    def _give_back(self) -> None:
+        """A message that got no answer comes back into the prompt: what broke once would break again."""
+        turn = self.conversation.undo()
+        self.next_text = turn.entries[0].content if turn else ""
 
     def _write_down(
         self, items: Iterator[Piece | Completion | Tick], view: AnswerView, before: str
@@ -374,8 +381,8 @@ class Talk:
         )
         options = {}
         if dropped:
-            names = ", ".join(f"“{turn.asked}”" for turn in dropped)
-            options["d"] = f"drop the oldest {_turns(len(dropped))}: {names}"
+            names = "\n".join(f"“{turn.asked}”" for turn in dropped)
+            options["d"] = f"drop {_turns(len(dropped), 'the oldest ')}:\n{names}"
         if len(turns) > 1:
             options["c"] = "compress: the model sums up the older turns"
         options["l"] = f"a longer context: {_doubled(self.window, needed):,} tokens"
@@ -420,12 +427,14 @@ class Talk:
 
     def compress(self) -> bool:
         """Let the model sum up all turns but the last, show the summary and go on from it."""
-        turns = self.conversation.turns()
-        old = turns[:-1]
+        old = self.conversation.turns()[:-1]
+        if not old:
+            self.screen.say("there is nothing to sum up yet: it takes two turns")
+            return False
         while old and not self._summary_fits(old):
             old = old[: len(old) // 2]
         if not old:
-            self.screen.say("there is nothing to sum up yet: it takes two turns")
+            self.screen.say("the oldest turn alone is too long to be summed up in this context")
             return False
         self.screen.whisper(f"summing up {_turns(len(old))} …")
         text = self.write(self._summary_prompt(old), replace(self.sampling, temperature=0.0))
@@ -485,8 +494,8 @@ def _quoted(name: str, text: str) -> str:
     return f"{name}:\n{fence}\n{text.rstrip()}\n{fence}"
 
 
-def _turns(number: int) -> str:
-    return "1 turn" if number == 1 else f"{number} turns"
+def _turns(number: int, which: str = "") -> str:
+    return f"{which or '1 '}turn" if number == 1 else f"{which}{number} turns"
 
 
 def _doubled(window: int, needed: int) -> int:
