@@ -61,8 +61,8 @@ _ONCE = {
     "number": r'integer ("." digits)? ([eE] [+-]? [0-9]{1,2})?',
     "boolean": r'"true" | "false"',
     "null": r'"null"',
-    "char": r'[^"\\\x01-\x1F] | "\\" (["\\/bfnrt] | "u" unit)',
-    # Half a surrogate pair is valid JSON and no text: it could not be printed.
+    # Ranges of what is text: `[^"\\]` would let halves of surrogate pairs and bytes that are no UTF-8 pass.
+    "char": r'[ !#-\[\]-\uD7FF\uE000-\U0010FFFF] | "\\" (["\\/bfnrt] | "u" unit)',
     "unit": r'([0-9a-cefA-CEF] hex | [dD] [0-7]) hex hex | [dD] [89abAB] hex hex "\\u" [dD] [c-fC-F] hex hex',
     "hex": r"[0-9a-fA-F]",
 }
