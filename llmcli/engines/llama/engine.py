@@ -12,7 +12,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
@@ -31,6 +32,28 @@ from llmcli.models import ModelFile, gguf
 from llmcli.models.checksum import sha256_of
 
 CHECK_SECONDS = 1.0
+
+
+class Stream:
+    """A generator that another thread may close: a running one refuses, so it is asked to end by itself."""
+
+    def __init__(
+        self, items: Generator[Piece | Completion, None, None], ask_to_end: Callable[[], None]
+    ) -> None:
+        self._items = items
+        self._ask_to_end = ask_to_end
+
+    def __iter__(self) -> Iterator[Piece | Completion]:
+        return self
+
+    def __next__(self) -> Piece | Completion:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Cancel."""
+        self._ask_to_end()
+        with suppress(ValueError):
+            self._items.close()
 
 
 class LlamaEngine:
@@ -96,16 +119,23 @@ class LlamaEngine:
         return list(message.tokens)
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Piece | Completion]:
-        """Pieces, then the Completion."""
-        constrained = _constrained(sampling)
+        """Pieces, then the Completion. Another thread may close it, also while this one waits for a piece."""
         request, inbox = self._open_route()
+        return Stream(self._streamed(request, inbox, prompt, sampling), lambda: inbox.put(None))
+
+    def _streamed(
+        self, request: int, inbox: SimpleQueue[Any], prompt: Prompt, sampling: Sampling
+    ) -> Generator[Piece | Completion, None, None]:
         done = False
         try:
+            constrained = _constrained(sampling)
             self._loaded()
             if not self._child.send(wire.Generate(request, prompt, constrained, stream=True)):
                 inbox.put(Died(self.epoch))
             while not done:
                 item = self._next(inbox)
+                if item is None:
+                    return
                 if isinstance(item, wire.Written):
                     yield Piece(item.text, item.thinking)
                     continue
@@ -135,9 +165,7 @@ class LlamaEngine:
         """Score every label as the answer to every prompt."""
         self._loaded()
         wanted = tuple(labels)
-        yield from Call(
-            self, prompts, lambda i, prompt, many: wire.Score(i, prompt, wanted, many)
-        ).results()
+        yield from Call(self, prompts, lambda i, prompt, many: wire.Score(i, prompt, wanted, many)).results()
 
     def close(self) -> None:
         """End the child."""
