@@ -35,7 +35,7 @@ def engine_of(reference: str) -> str | None:
 
 def open_engine(reference: str, options: EngineOptions, model: ModelFile | None = None) -> Engine:
     """
-    Open the engine that a reference means; `model` is its file, where it is one.
+    Open the engine that a reference means; `model` is its file, where the caller has resolved it already.
 
     Raises what the engine raises: ModelError, MissingInput, BackendUnreachable, BadConfig.
     """
@@ -45,5 +45,8 @@ def open_engine(reference: str, options: EngineOptions, model: ModelFile | None 
         return cast("Engine", module.open_engine(reference.partition(":")[2], options))
     from llmcli.engines import llama
 
-    assert model is not None
+    if model is None:
+        from llmcli.models import resolve
+
+        model = resolve(reference)
     return llama.open_engine(model, options)

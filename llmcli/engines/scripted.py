@@ -151,7 +151,7 @@ class ScriptedEngine:
     def _completion(self, prompt: Prompt, sampling: Sampling, delay: bool = True) -> Completion:
         text = prompt.text
         self._note("generate", prompt, sampling)
-        used = self._admit(text, room=min(sampling.max_tokens or 1, self._script.context // 4))
+        used = self._admit(text, room=max(1, min(sampling.max_tokens or 1, self._script.context // 4)))
         reply = self._reply(text)
         if isinstance(reply, dict):
             reply = max(reply.items(), key=lambda item: float(item[1]))[0]

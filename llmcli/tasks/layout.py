@@ -66,8 +66,8 @@ def written(part: Part, answer: str) -> str:
     """
     A part with the answer in the place of its words; layout stays as it is.
 
-    >>> written(parts("  - Good day!  ")[0], "Guten Tag!")
-    '  - Guten Tag!  '
+    >>> written(parts("  - Good day!")[0], "Guten Tag!")
+    '  - Guten Tag!'
     """
     if isinstance(part, str):
         return part
@@ -134,6 +134,7 @@ def _framed(line: str) -> tuple[str, str, str]:
     """What stands before the words, the words, and what stands after."""
     match = _MARK.match(line)
     start = match.end() if match else 0
+    start += len(line[start:]) - len(line[start:].lstrip())
     words = line[start:].rstrip()
     return line[:start], words, line[start + len(words) :]
 
