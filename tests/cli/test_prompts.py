@@ -1,0 +1,101 @@
+"""`llm prompts`: the templates of this folder, of the user, and the built-in ones."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+GOOD = "help: Write a haiku.\nprompt: 'Haiku about {{ text }}'\n"
+
+
+@pytest.fixture
+def project(work):
+    """The project's folder of templates."""
+    folder = work / "prompts"
+    folder.mkdir()
+    return folder
+
+
+def test_the_list_says_where_each_template_is_from(call, project):
+    (project / "haiku.yaml").write_text(GOOD)
+    lines = call("prompts", "list").out.splitlines()
+
+    assert "haiku\tproject\tWrite a haiku." in lines
+    assert any(line.startswith("sentiment\tbuilt in\t") for line in lines)
+
+
+def test_a_broken_template_is_a_line_of_the_list(call, project):
+    (project / "bad.yaml").write_text("help: Bad.\nprompt: no text here\n")
+    said = call("prompts", "list", "--json")
+    records = {record["name"]: record for record in map(json.loads, said.out.splitlines())}
+
+    assert said.code == 0
+    assert "bad.yaml:2" in records["bad"]["error"]
+    assert records["title"]["error"] is None
+
+
+def test_show_prints_the_file(call, project):
+    (project / "haiku.yaml").write_text(GOOD)
+
+    assert call("prompts", "show", "haiku").out == GOOD
+    assert "did you mean 'haiku'" in call("prompts", "show", "haikku").err
+
+
+def test_new_makes_a_command_that_works(call, home, script):
+    made = call("prompts", "new", "haiku")
+
+    assert made.out == f"{home}/config/prompts/haiku.yaml\n"
+    assert call("prompts", "check", "haiku").out == "haiku: ok\n"
+    assert call("haiku", "-m", script(default="Rain."), "--text", "x").out == "Rain.\n"
+
+
+def test_new_here_writes_to_the_project(call, work):
+    call("prompts", "new", "haiku", "--here")
+
+    assert (work / "prompts" / "haiku.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("haiku", 73, "haiku.yaml exists"),
+        ("models", 2, "'models' is a command of llm's own"),
+        ("completion", 2, "is a command of llm's own"),
+        ("../x", 2, "is not a template name"),
+    ],
+)
+def test_new_overwrites_nothing(call, name, code, words):
+    call("prompts", "new", "haiku")
+    said = call("prompts", "new", name)
+
+    assert said.code == code
+    assert words in said.err
+
+
+def test_new_says_what_it_hides(call):
+    assert "it hides" in call("prompts", "new", "title").err
+
+
+def test_check_names_every_line_that_is_wrong(call, project):
+    (project / "bad.yaml").write_text(
+        "help: Bad.\nprompt: '{{ text }} {{ nothing }}'\nsampling: {temperature: hot}\n"
+    )
+    said = call("prompts", "check", "prompts/bad.yaml", "title")
+
+    assert said.code == 78
+    assert "prompts/bad.yaml:2: " in said.out
+    assert "prompts/bad.yaml:3: " in said.out
+    assert "title: ok\n" in said.out
+    assert "1 of 2 templates cannot be used" in said.err
+
+
+def test_a_missing_file_is_66(call):
+    assert call("prompts", "check", "nowhere.yaml").code == 66
+
+
+def test_path_prints_the_folders_in_their_order(call, work, home):
+    lines = call("prompts", "path").out.splitlines()
+
+    assert lines[0].endswith("prompts")
+    assert lines[1] == f"{home}/config/prompts"

@@ -1,0 +1,83 @@
+"""The README's lines do what it shows, with the built-in model; its first two lines are what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from documented import NOT_CHECKED, commands, output_of, section, write_files
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+_NUMBER = re.compile(r"\d+\.\d+")
+CLOSE = 0.02  # between two processors' probabilities
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the files that the README shows and reads."""
+    made = tmp_path_factory.mktemp("readme")
+    write_files(README, made)
+    return made
+
+
+@pytest.mark.parametrize(("command", "shown"), commands(README), ids=lambda value: value[:40])
+def test_a_command_prints_what_is_shown(folder, llm_env, command, shown):
+    printed = output_of(command, folder, llm_env)
+
+    assert _NUMBER.sub("0.0", printed) == _NUMBER.sub("0.0", shown)
+    differences = [abs(float(a) - float(b)) for a, b in zip(_NUMBER.findall(printed), _NUMBER.findall(shown))]
+    assert max(differences, default=0) < CLOSE
+
+
+def test_what_is_not_run_says_so():
+    blocks = re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+    assert len(commands(README)) == sum(NOT_CHECKED not in line for line in lines) >= 8
+
+
+def test_the_first_line_ends_with_the_summary_of_the_report(folder, llm_env):
+    line = _one_liners()[0]
+    install, command = line.rsplit(" && ", 1)
+
+    assert install == "python3 -m venv .venv && .venv/bin/pip install ."
+    summary = output_of(command.removeprefix(".venv/bin/"), folder, llm_env)
+    report = (ROOT / "docs/examples/report.txt").read_text(encoding="utf-8")
+    assert summary.strip()
+    assert all(sentence in " ".join(report.split()) for sentence in map(str.strip, summary.splitlines()))
+
+
+def test_the_second_line_is_what_ci_runs():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+    assert _one_liners()[1] in script.splitlines()
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_option_of_the_uses_exists(llm):
+    page = (ROOT / "docs" / "uses.md").read_text(encoding="utf-8")
+    lines = [line.replace("\\|", "|") for line in re.findall(r"`([^`]*\bllm [^`]*)`", page)]
+    calls = [part.split() for line in lines for part in line.split("|") if part.split()[0] == "llm"]
+    helps = {name: llm(name, "--help") for name in sorted({call[1] for call in calls})}
+
+    assert len(calls) > 20
+    for _, name, *words in calls:
+        assert helps[name].code == 0, name
+        for word in words:
+            if word.startswith("-") and word != "-":
+                assert re.search(rf"(?<!\S){re.escape(word)}\b", helps[name].stdout), f"llm {name} {word}"
+
+
+def _one_liners():
+    blocks = re.findall(r"^```sh\n(.*?)^```$", section(README, "Install and run"), re.MULTILINE | re.DOTALL)
+    assert [block.count("\n") for block in blocks] == [1, 1]
+    return [block.strip() for block in blocks]
