@@ -26,6 +26,7 @@ KIND, VERSION = "gguf", 1
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_EXPERTS = 512  # LLAMA_MAX_EXPERTS in llama.cpp 0c1e57098
 BYTE_TOKEN = 6  # LLAMA_TOKEN_TYPE_BYTE
+LAYER_NAME = re.compile(r"(?:enc\.|dec\.)?blk\.(\d{1,5})\.")
 SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 # general.file_type, from llama.h's llama_ftype
@@ -217,16 +218,16 @@ def _tokenizer_problems(header: Header) -> Iterator[str]:
     if model in ("gpt2", "gemma4") and not isinstance(merges, Strings) and not unmerged:
         yield "its tokenizer has no merges"
     yield from _token_array_problems(metadata, len(texts))
-    types = metadata.get("tokenizer.ggml.token_type")
-    for text, type in zip(texts, types.values or () if isinstance(types, Numbers) else ()):
-        if type == BYTE_TOKEN and not re.fullmatch(rb"<0x[0-9A-Fa-f]{2}>", text):
-            yield f"its byte token {_brief(text.decode())} names no byte"
     if model == "llama":
         # SentencePiece falls back on bytes, and aborts on a user's text where one is missing.
         known = set(texts)
         lacks = sum(b"<0x%02X>" % byte not in known and bytes([byte]) not in known for byte in range(256))
         if lacks:
             yield f"its SentencePiece vocabulary lacks {lacks} of the 256 byte tokens"
+    types = metadata.get("tokenizer.ggml.token_type")
+    for text, type in zip(texts, types.values or () if isinstance(types, Numbers) else ()):
+        if type == BYTE_TOKEN and not re.fullmatch(rb"<0x[0-9A-Fa-f]{2}>", text):
+            yield f"its byte token {_brief(text.decode())} names no byte"
     template = metadata.get("tokenizer.chat_template")
     if template is not None and not isinstance(template, str):
         yield "its chat template is not a text"
@@ -264,6 +265,11 @@ def _tensor_problems(header: Header, others: list[Header], architecture: str) ->
                 f"{_brief(width)} and {len(tokens.items):,} tokens"
             )
     promised = header.metadata.get("split.tensors.count")
+    nextn = header.metadata.get(f"{architecture}.nextn_predict_layers")
+    last = max((int(match[1]) for name in by_name if (match := LAYER_NAME.match(name))), default=-1)
+    wanted = header.metadata.get(f"{architecture}.block_count", 0) - (nextn if isinstance(nextn, int) else 0)
+    if last + 1 < wanted:
+        yield f"it has {last + 1} of {wanted} layers"
     if others and promised != len(tensors):
         yield f"its parts have {len(tensors)} tensors of {_brief(promised)}"
     for index, part in enumerate(others, 1):

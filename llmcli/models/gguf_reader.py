@@ -294,12 +294,12 @@ class _Reader:
         return version, self.number(_U64), self.number(_U64)
 
     def stranger(self) -> LlmError:
+        if self.data[8:10] == b'{"' and _U64.unpack_from(self.data)[0] < self.size:
+            return ModelError(f"{self.path.name} is a safetensors file", hint="get the model as GGUF")
         start = self.data.lstrip()
         for magic, name, hint in STRANGERS:
             if start.startswith(magic):
                 return ModelError(f"{self.path.name} is {name}", hint=hint)
-        if len(self.data) > 9 and self.data[8:9] == b"{" and _U64.unpack_from(self.data)[0] < self.size:
-            return ModelError(f"{self.path.name} is a safetensors file", hint="get the model as GGUF")
         if not any(self.data[:64]):
             return self.bad("it begins with zeros (a download that was never finished?)")
         return self.bad("it does not begin with 'GGUF'")
