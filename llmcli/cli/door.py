@@ -117,6 +117,7 @@ class _PlainHelp:
             option.help = "Show this help."
             option.rich_help_panel = OTHER
             option.callback = _show_help
+            make_light([option])
         return option
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:

@@ -52,6 +52,19 @@ print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
     assert not (HEAVY | AVOIDED) & set(done.stderr.split())
 
 
+def test_a_text_command_does_without_pydantic(script):
+    code = f"""
+import sys
+from llmcli.cli.environment import from_system
+from llmcli.cli.main import run
+run(["sentiment", "-m", {script(scores="hash")!r}, "--text", "x"], from_system())
+print(*{{name.partition(".")[0] for name in sys.modules}}, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert not {"pydantic", "llama_cpp", "numpy", "prompt_toolkit"} & set(done.stderr.split())
+
+
 def test_a_template_in_the_projects_folder_is_a_command(call, work):
     (work / "prompts").mkdir()
     (work / "prompts" / "haiku.yaml").write_text("help: Write a haiku.\nprompt: 'Haiku: {{ text }}'\n")
