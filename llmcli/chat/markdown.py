@@ -148,6 +148,7 @@ class Blocks:
         else:
             if self._item:
                 yield from self._flush()
+            self._after_item = False
             self._lines.append(line)
 
     def _flush(self) -> Iterator[Block]:
