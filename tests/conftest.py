@@ -16,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure: no deadline for one example. `derandomize`: a run repeats.
+settings.register_profile("llmcli", deadline=None, derandomize=True)
+settings.load_profile("llmcli")
 
 LLM = Path(sys.executable).parent / "llm"
 

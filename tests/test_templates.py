@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from llmcli.errors import BadConfig, MissingInput, UsageError
 from llmcli.messages import Message
 from llmcli.paths import shipped
-from llmcli.registry import RESERVED, Found
+from llmcli.registry import RESERVED, Found, help_line
 from llmcli.templates import (
     check_template,
     check_values,
@@ -27,6 +28,7 @@ from llmcli.templates import (
     starter,
     with_overrides,
 )
+from llmcli.templates.reading import GLOBAL_OPTIONS
 
 BUILT_IN = sorted(path.stem for path in shipped("prompts").glob("*.yaml"))
 
@@ -87,13 +89,24 @@ def test_every_built_in_template_passes_its_own_check(name):
     assert all(param.help for param in template.params)
 
 
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_listing_says_what_the_template_says(name):
+    assert help_line(shipped("prompts") / f"{name}.yaml") == built_in(name).help
+
+
+def test_no_parameter_can_have_the_name_of_an_option_that_every_command_has(llm):
+    options = re.findall(r"^ +(?:-\w, )?--([a-z-]+)", llm("title", "--help").stdout, re.MULTILINE)
+    assert {"model", "json", "help"} <= set(options)
+    assert {option.replace("-", "_") for option in options} <= GLOBAL_OPTIONS
+
+
 @pytest.mark.parametrize("name", sorted(set(BUILT_IN) - {"code"}))
 def test_built_in_templates_send_no_system_message(name):
     template = built_in(name)
     needed = {param.name: "x,y" for param in template.params if param.required}
-    assert [
-        message.role for message in render(template, "t", check_values(template, needed)).messages
-    ] == ["user"]
+    assert [message.role for message in render(template, "t", check_values(template, needed)).messages] == [
+        "user"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -138,9 +151,10 @@ def test_nothing_in_a_text_is_read_as_template_language(text):
 
 
 def test_blank_lines_around_a_text_go_and_its_indentation_stays():
-    assert rendered(
-        "title", "\n \n  first\n\nlast\n\n\n"
-    ) == "  first\n\nlast\n\nWrite a short title for the text above."
+    assert (
+        rendered("title", "\n \n  first\n\nlast\n\n\n")
+        == "  first\n\nlast\n\nWrite a short title for the text above."
+    )
 
 
 def test_a_value_is_not_read_as_template_language_either():
@@ -259,6 +273,7 @@ BAD = [
     (GOOD + "params: {text: {}}\n", 3, "the name is taken by llm itself"),
     (GOOD + "params:\n  ok: {}\n  json: {}\n", 5, "parameter 'json': the name is taken"),
     (GOOD + "params: {Bad-Name: {}}\n", 3, "small letters"),
+    (GOOD + "params: {none: {}}\n", 3, "a word of the template language"),
     (GOOD + "params:\n  x:\n    tpye: int\n", 5, "did you mean 'type'"),
     (GOOD + "params:\n  x: {type: integer}\n", 4, "type is one of str, int"),
     (GOOD + "params:\n  x:\n    default: c\n    choices: [a, b]\n", 5, "its default is 'c'"),

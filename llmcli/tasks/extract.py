@@ -26,7 +26,7 @@ SENTENCES = {"short": 1, "medium": 3, "long": 6}  # by the template's parameter 
 _MARGIN = 8  # tokens: the answer, and what a sentence gains where it meets the prompt
 
 _NO_SENTENCE = re.compile(r"\s*(?:#{1,6}\s|\|)")  # a heading, a table's row
-_WORD = re.compile(r"\w+|[⺀-鿿가-힯]")
+_WORD = re.compile(r"[⺀-鿿가-힯]|\w+")  # a Chinese or Korean character says as much as a word
 _LIST_ITEM = re.compile(r"\s*(?:[-*+•–]|\d{1,3}[.)])\s")
 
 

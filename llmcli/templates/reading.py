@@ -46,6 +46,7 @@ GLOBAL_OPTIONS = frozenset(
     }
 )
 VARIABLES = frozenset({"text", "document", "sentence", "parts"})  # ours, in a prompt
+KEYWORDS = frozenset({"and", "else", "false", "if", "in", "is", "none", "not", "or", "true"})  # Jinja's
 
 # What models.yaml may change for one model.
 OVERRIDABLE = frozenset({"prompt", "system", "sampling", "mode", "reduce", "extract", "examples"})
@@ -230,6 +231,8 @@ def _params(reading: _Reading, key: str, node: yaml.Node) -> dict[str, Any]:
             reading.note(entry, f"parameter {name!r}: small letters, digits and _, beginning with a letter")
         elif name in GLOBAL_OPTIONS or name in VARIABLES:
             reading.note(entry, f"parameter {name!r}: the name is taken by llm itself")
+        elif name in KEYWORDS:
+            reading.note(entry, f"parameter {name!r}: the name is a word of the template language")
         else:
             reading.params[name] = _param(reading, name, entry)
     return {"params": tuple(reading.params.values())}
