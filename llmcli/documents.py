@@ -3,8 +3,8 @@ A file, or a stream of bytes, as its text.
 
 Plain text and Markdown are decoded here: UTF-8, UTF-16 and UTF-32 by their byte order
 mark, anything else by its name; CRLF becomes LF; what is not text is refused with what
-it looks like. HTML, PDF and Word go to `document_formats`. `read_lines` gives a stream line
-by line. Knows nothing of rows (CSV, JSONL, Parquet), of tokens, or of the command line.
+it looks like. HTML, PDF and Word go to `document_formats`. One file is one text here: lines and
+rows (CSV, JSONL, Parquet) are read by `llmcli.rows`. Knows nothing of tokens or of the command line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +23,6 @@ from llmcli import document_formats
 from llmcli.errors import LlmError, MissingInput, UnreadableInput, UsageError, from_os_error
 
 MAX_BYTES = 32_000_000  # of one text; some 8 million tokens, far beyond any context window
-MAX_LINE_BYTES = 1_000_000
 _SNIFFED = 8192  # bytes at the start that are looked at to tell what a file is
 
 _BOMS = (  # the longer one first: UTF-32's begins with UTF-16's
@@ -184,120 +182,7 @@ def shown(path: Path) -> str:
     return name if len(name) <= 80 else f"{name[:60]}…{name[-15:]}"
 
 
-# ------------------------------------------------------------ line by line
-
-
-def read_lines(
-    stream: BinaryIO,
-    encoding: str | None = None,
-    where: str = "standard input",
-    max_bytes: int = MAX_LINE_BYTES,
-) -> Iterator[str | LlmError]:
-    """
-    Each line of a stream as soon as it is whole, without its line end.
-
-    A line that is longer than `max_bytes`, holds a NUL or is not of the encoding is an
-    UnreadableInput in its place, and the next lines follow; no more than one line and one
-    block is held. In UTF-16 and UTF-32 nothing can be found again after a bad byte: its error is the last
-    item. Raises UnreadableInput at the first line when the stream is binary, UsageError for the encoding.
-    """
-    check_encoding(encoding)
-    blocks = _blocks(stream, where)
-    first = next(blocks, b"")
-    while any(mark.startswith(first) for mark, _ in _BOMS) and (more := next(blocks, b"")):
-        first += more  # a byte order mark in two blocks
-    _refuse_binary(first, encoding, where)
-    mark, marked = _bom(first)
-    chosen = encoding or marked or "utf-8"
-    if encoding is None:
-        first = first[len(mark) :]
-    if not _keeps_newlines(chosen):
-        yield from _wide_lines(first, blocks, chosen, where, max_bytes)
-        return
-    for number, line in enumerate(_byte_lines(first, blocks, max_bytes), 1):
-        yield _line_text(line, number, chosen, encoding, where, max_bytes)
-
-
-def _blocks(stream: BinaryIO, where: str) -> Iterator[bytes]:
-    """What the stream has, as it comes: `read1` does not wait for a full block, as `tail -f` needs."""
-    read = getattr(stream, "read1", stream.read)
-    try:
-        while block := read(1 << 16):
-            yield block
-    except OSError as error:
-        raise _reading_failed(error, where) from error
-
-
-def _byte_lines(first: bytes, blocks: Iterator[bytes], max_bytes: int) -> Iterator[bytes | None]:
-    """Lines without their LF; None for one that is too long, of which nothing is kept."""
-    held = bytearray()
-    skipping = False
-    block = first
-    while block:
-        *ended, rest = block.split(b"\n")
-        for part in ended:
-            whole = len(held) + len(part) <= max_bytes + 1 and not skipping  # + 1: a CR
-            yield bytes(held) + part if whole else None
-            held.clear()
-            skipping = False
-        if skipping or len(held) + len(rest) > max_bytes + 1:
-            held.clear()
-            skipping = True
-        else:
-            held += rest
-        block = next(blocks, b"")
-    if held or skipping:
-        yield None if skipping else bytes(held)
-
-
-def _line_text(
-    line: bytes | None, number: int, chosen: str, encoding: str | None, where: str, max_bytes: int
-) -> str | LlmError:
-    place = f"{where}, line {number:,}"
-    if line is not None:
-        line = line.removesuffix(b"\r")
-    if line is None or len(line) > max_bytes:
-        return UnreadableInput(f"{place}: longer than {max_bytes:,} bytes")
-    if b"\0" in line:
-        return UnreadableInput(f"{place}: binary, with a NUL at byte {line.index(0):,}")
-    try:
-        return line.decode(chosen).removeprefix("\ufeff" if number == 1 else "")
-    except UnicodeDecodeError as error:
-        return _not_encoded(line, error.start, chosen, encoding, place)
-
-
-def _wide_lines(
-    first: bytes, blocks: Iterator[bytes], chosen: str, where: str, max_bytes: int
-) -> Iterator[str | LlmError]:
-    """Lines of an encoding whose newline is not the byte 10; the cap counts characters."""
-    decoder = codecs.getincrementaldecoder(chosen)()
-    held, skipping, number = "", False, 1
-    block: bytes | None = first
-    while block is not None:
-        following = next(blocks, None)
-        try:
-            text = decoder.decode(block, final=following is None)
-        except UnicodeDecodeError as error:
-            yield UnreadableInput(f"{where}, line {number:,} or later is not {chosen}: {error.reason}")
-            return
-        *ended, held = (held + text.removeprefix("\ufeff" if number == 1 and not held else "")).split("\n")
-        for line in ended:
-            too_long = skipping or len(line) > max_bytes + 1
-            place = f"{where}, line {number:,}"
-            yield (
-                UnreadableInput(f"{place}: longer than {max_bytes:,} characters")
-                if too_long
-                else line.removesuffix("\r")
-            )
-            skipping = False
-            number += 1
-        if len(held) > max_bytes + 1:
-            held, skipping = "", True
-        block = following
-    if skipping:
-        yield UnreadableInput(f"{where}, line {number:,}: longer than {max_bytes:,} characters")
-    elif held:
-        yield held.removesuffix("\r")
+# ------------------------------------------------------------ what is it?
 
 
 def _keeps_newlines(encoding: str) -> bool:
@@ -306,9 +191,6 @@ def _keeps_newlines(encoding: str) -> bool:
         return "a\n".encode(encoding) == b"a\n"
     except (LookupError, UnicodeError):
         return False
-
-
-# ------------------------------------------------------------ what is it?
 
 
 def _bom(data: bytes) -> tuple[bytes, str | None]:

@@ -2,12 +2,10 @@
 
 import io
 import os
-import struct
 import subprocess
 import sys
 import threading
 import time
-import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -15,20 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcli.documents import MAX_BYTES, decode, read_document, read_lines, read_stream
-from llmcli.errors import LlmError, MissingInput, PermissionRefused, UnreadableInput, UsageError
+from llmcli.documents import MAX_BYTES, decode, read_document, read_stream
+from llmcli.errors import MissingInput, PermissionRefused, UnreadableInput, UsageError
 
 
 def write(folder: Path, name: str, data: bytes) -> Path:
     path = folder / name
     path.write_bytes(data)
     return path
-
-
-def lines_of(data: bytes, encoding: str | None = None, max_bytes: int = 1000) -> list[str]:
-    """The lines; an error as `!` and its message."""
-    found = read_lines(io.BytesIO(data), encoding, "in.txt", max_bytes)
-    return [item if isinstance(item, str) else f"! {item}" for item in found]
 
 
 # ------------------------------------------------------------------ text
@@ -101,9 +93,6 @@ def test_an_empty_file_is_an_empty_text(tmp_path):
 def test_a_binary_file_is_refused_with_what_it_looks_like(tmp_path, data, looks):
     with pytest.raises(UnreadableInput, match=looks):
         read_document(write(tmp_path, "a.txt", data))
-    if "NUL" not in looks:  # in lines, that is the row's error
-        with pytest.raises(UnreadableInput, match=looks):
-            list(read_lines(io.BytesIO(data)))
 
 
 def test_a_zip_is_named_by_what_it_holds(tmp_path):
@@ -331,93 +320,3 @@ def test_without_the_extra_one_line_names_the_install_command(tmp_path, library,
 
     assert done.stdout.startswith("UnreadableInput")
     assert done.stdout.endswith("(pip install 'llmcli[documents]')\n")
-
-
-# --------------------------------------------------------------- lines
-
-
-def test_lines_lose_their_ends_and_nothing_else():
-    assert lines_of(b"\xef\xbb\xbfone\r\n\n two \xc3\xa9\r\nlast") == ["one", "", " two é", "last"]
-    assert lines_of(b"one\n") == ["one"]
-    assert lines_of(b"") == []
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "cp1252", "utf-8-sig"])
-def test_lines_are_the_same_in_every_encoding(encoding):
-    data = "\ufeffeins\r\nzwö\n\ndrei".removeprefix("" if encoding == "utf-16-le" else "\ufeff").encode(
-        encoding
-    )
-
-    assert lines_of(data, encoding) == ["eins", "zwö", "", "drei"]
-
-
-def test_utf16_lines_need_only_their_mark():
-    assert lines_of("a\r\nbé\n".encode("utf-16")) == ["a", "bé"]
-
-
-def test_a_bad_line_is_an_error_in_its_place():
-    found = lines_of(b"good\ncaf\xe9\nnu\x00l\n" + b"x" * 1001 + b"\n" + b"x" * 1000 + b"\r\nlast")
-
-    assert found == [
-        "good",
-        "! in.txt, line 2 is not UTF-8: byte 0xe9 at offset 3 "
-        "(name its encoding, for example --encoding cp1252)",
-        "! in.txt, line 3: binary, with a NUL at byte 2",
-        "! in.txt, line 4: longer than 1,000 bytes",
-        "x" * 1000,
-        "last",
-    ]
-
-
-class Chunks(io.RawIOBase):
-    """A stream that gives its blocks one by one, and counts those it gave."""
-
-    def __init__(self, *blocks: bytes, repeat: int = 1) -> None:
-        self.blocks = blocks * repeat
-        self.given = 0
-
-    def read(self, size: int = -1) -> bytes:
-        if self.given == len(self.blocks):
-            return b""
-        self.given += 1
-        return self.blocks[self.given - 1]
-
-
-@given(
-    st.binary(max_size=60).map(lambda data: data.replace(b"\0", b"\n")), st.integers(1, 9), st.integers(3, 20)
-)
-def test_lines_do_not_depend_on_how_the_stream_is_cut(data, size, cap):
-    blocks = [data[i : i + size] for i in range(0, len(data), size)]
-    try:
-        whole = [str(item) for item in read_lines(io.BytesIO(data), "latin-1", "in", cap)]
-    except UnreadableInput:
-        return  # the bytes of a binary file's signature
-
-    assert whole == [str(item) for item in read_lines(Chunks(*blocks), "latin-1", "in", cap)]
-
-
-def test_a_line_is_given_before_the_next_one_is_read():
-    stream = Chunks(b"one\n", b"two\n", b"three\n")
-    lines = read_lines(stream)
-
-    assert next(lines) == "one"
-    assert stream.given == 1
-
-
-def test_a_line_of_a_hundred_megabytes_is_not_held():
-    stream = Chunks(b"x" * 65536, repeat=1600)
-    tracemalloc.start()
-    found = list(read_lines(stream))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-
-    assert [type(item) for item in found] == [UnreadableInput]
-    assert peak < 5_000_000
-
-
-def test_bad_utf16_ends_the_lines_with_its_error():
-    data = b"\xff\xfe" + "a\n".encode("utf-16-le") + struct.pack("<H", 0xD800) + "b\n".encode("utf-16-le")
-
-    found = list(read_lines(io.BytesIO(data)))
-
-    assert isinstance(found[-1], LlmError)
