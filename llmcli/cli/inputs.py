@@ -1,5 +1,5 @@
 """
-What a text command is to work on: files, standard input, `--text`, lines; or rows, which go elsewhere.
+What a text command is to work on: files, standard input, `--text`; or rows and lines, which go elsewhere.
 
 `choose` looks at names only, so that a mistake is told before a model is loaded; the texts are read
 one by one as they are asked for. A text that cannot be read is an item with an error, and the next follow.
@@ -26,7 +26,7 @@ Kind = Literal["document", "documents", "lines", "rows"]
 
 
 class Item(NamedTuple):
-    """One text, or why there is none; `source` is a file, `-` or `--text`, and `:3` after it a line."""
+    """One text, or why there is none; `source` is a file's name, `-` or `--text`."""
 
     source: str
     text: str
@@ -45,9 +45,9 @@ class Inputs:
     def items(self, env: Environment) -> Iterator[Item]:
         """Read the texts, in order."""
         for text in self.texts:
-            yield from self._lines_of_text(text) if self.kind == "lines" else [Item("--text", text)]
+            yield Item("--text", text)
         for name in self.files:
-            yield from self._lines(name, env) if self.kind == "lines" else [self._document(name, env)]
+            yield self._document(name, env)
 
     def _document(self, name: str, env: Environment) -> Item:
         from llmcli import documents
@@ -58,23 +58,6 @@ class Inputs:
             return Item(name, documents.read_document(env.cwd / name, self.encoding))
         except LlmError as error:
             return Item(name, "", error)
-
-    def _lines_of_text(self, text: str) -> Iterator[Item]:
-        for number, line in enumerate(text.splitlines(), 1):
-            yield Item(f"--text:{number}", line)
-
-    def _lines(self, name: str, env: Environment) -> Iterator[Item]:
-        from llmcli import documents
-        from llmcli.errors import from_os_error
-
-        try:
-            stream = env.stdin if name == STDIN else (env.cwd / name).open("rb", buffering=0)
-        except OSError as error:
-            raise from_os_error(error, f"read {name}") from error
-        where = "standard input" if name == STDIN else name
-        for number, line in enumerate(documents.read_lines(stream, self.encoding, where), 1):
-            source = f"{name}:{number}"
-            yield Item(source, "", line) if isinstance(line, LlmError) else Item(source, line)
 
 
 def choose(files: Sequence[str], options: InputOptions, env: Environment, example: str) -> Inputs:
@@ -98,6 +81,8 @@ def choose(files: Sequence[str], options: InputOptions, env: Environment, exampl
 
 def _kind(names: tuple[str, ...], texts: tuple[str, ...], lines: bool) -> Kind:
     rows = [name for name in names if is_rows(name)]
+    if lines and texts:
+        raise UsageError("--lines reads files or standard input, not --text", hint="leave one of them out")
     if lines:
         return "lines"
     if rows:

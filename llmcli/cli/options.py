@@ -174,9 +174,7 @@ class OutputOptions:
     format: Annotated[
         Format | None, _output("--format", metavar="text|json|jsonl|csv|tsv", help="(default: text)")
     ] = None
-    json: Annotated[
-        bool, _output("--json", help="One JSON object a text, one a line (= --format jsonl).")
-    ] = False
+    json: Annotated[bool, _output("--json", help="One JSON object a text, one a line.")] = False
     as_name: Annotated[
         str | None, _output("--as", metavar="NAME", help="Name of the result (default: the command's).")
     ] = None

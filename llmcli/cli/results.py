@@ -1,8 +1,8 @@
 """
 How answers are written: text, JSON, CSV; to standard output or to a file.
 
-One answer belongs to one text. A form is a function from an answer to the words that are written for it;
-`FORMS` is the table of them. Rows of a file are written by `llmcli.rows`, not here.
+One answer belongs to one text. A form is a function from answers to the words that are written for them;
+`FORMS` is the table of them. Rows and lines are written by `llmcli.rows`, not here.
 """
 
 from __future__ import annotations
@@ -63,38 +63,25 @@ Form = Callable[[Shape, Iterator[Answer]], Iterator[str]]
 def as_text(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
     """The answer itself; a label of several texts with its probability and its text."""
     for number, answer in enumerate(answers):
-        if shape.kind == "lines":
-            yield _row_line(shape, answer)
-        elif answer.result is None:
+        if answer.result is None:
             continue
-        elif shape.labels:
+        if shape.labels:
             yield _label_line(shape, answer)
         else:
             yield _heading(shape, answer, number) + _ended(answer.result.text)
 
 
-def as_jsonl(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
+def as_json(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
     """One JSON object a line."""
     for answer in answers:
         yield json.dumps(record(shape, answer), ensure_ascii=False) + "\n"
 
 
-def as_json(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
-    """One JSON array of the same objects."""
-    before = "[\n"
-    for answer in answers:
-        yield before + json.dumps(record(shape, answer), ensure_ascii=False)
-        before = ",\n"
-    yield "[]\n" if before == "[\n" else "\n]\n"
-
-
 def as_csv(shape: Shape, answers: Iterator[Answer], delimiter: str = ",") -> Iterator[str]:
-    """A table with a header; for lines the text comes first, for files their name."""
-    first = "text" if shape.kind == "lines" else "source"
-    yield _csv_line([first, *_columns(shape)], delimiter)
+    """A table with a header."""
+    yield _csv_line(["source", *_columns(shape)], delimiter)
     for answer in answers:
-        start = answer.item.text if shape.kind == "lines" else answer.item.source
-        yield _csv_line([start, *_cells(shape, answer)], delimiter)
+        yield _csv_line([answer.item.source, *_cells(shape, answer)], delimiter)
 
 
 def as_tsv(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
@@ -105,7 +92,7 @@ def as_tsv(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
 FORMS: dict[str, Form] = {
     "text": as_text,
     "json": as_json,
-    "jsonl": as_jsonl,
+    "jsonl": as_json,
     "csv": as_csv,
     "tsv": as_tsv,
 }
@@ -113,12 +100,12 @@ FORMS: dict[str, Form] = {
 
 def form_name(options: OutputOptions, kind: Kind) -> str:
     """The name of the form that the options ask for. Raises UsageError where they ask for two."""
-    if options.json and options.format not in (None, "jsonl", "json"):
+    if options.json and options.format not in (None, "json"):
         raise UsageError(f"--json and --format {options.format} contradict each other", hint="give one")
+    if options.json:
+        return "json"
     if options.format:
         return options.format
-    if options.json:
-        return "jsonl"
     ending = Path(options.output or "").suffix.lower()
     if ending == ".parquet":
         raise UsageError(
@@ -223,14 +210,6 @@ def _csv_line(cells: list[str], delimiter: str) -> str:
     out = io.StringIO()
     csv.writer(out, delimiter=delimiter, lineterminator="\n").writerow(cells)
     return out.getvalue()
-
-
-def _row_line(shape: Shape, answer: Answer) -> str:
-    result = answer.result
-    text = _flat(result.text) if result else ""
-    if not shape.labels:
-        return f"{text}\n"
-    return f"{text}\t{_four(result.p) if result else ''}\t{_flat(answer.item.text)}\n"
 
 
 def _label_line(shape: Shape, answer: Answer) -> str:

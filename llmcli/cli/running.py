@@ -8,10 +8,9 @@ shows the prompts, everything else is asked and written answer by answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from llmcli.cli import inputs, opening, results
 from llmcli.cli.environment import Environment
@@ -27,8 +26,7 @@ from llmcli.templates import Template, check_values, label_set, render, sampling
 if TYPE_CHECKING:
     from llmcli.engines.base import Engine
     from llmcli.messages import Sampling
-
-T = TypeVar("T")
+    from llmcli.tasks import Result
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def run(asked: Asked, env: Environment) -> None:
         return
     with opening.opened(env, task.model) as plain:
         engine: Engine = ThinkingEngine(plain) if asked.output.show_thinking else plain
-        if task.chosen.kind == "rows" or (task.chosen.kind == "lines" and asked.output.output):
+        if task.chosen.kind in ("rows", "lines"):
             _run_rows(task, engine, env)
         elif asked.output.dry_run:
             _dry_run(task, engine, env)
@@ -136,56 +134,25 @@ def _run_texts(task: Task, engine: Engine, env: Environment) -> None:
 
 def _answers(task: Task, engine: Engine, tally: Tally, env: Environment) -> Iterator[Answer]:
     """Every text's answer, in the order of the texts, each as soon as it and those before it are there."""
+    from llmcli.rows.window import in_order
     from llmcli.tasks import run_tasks
 
-    waiting: dict[int, Item] = {}
+    def answer(texts: Iterable[str]) -> Iterator[tuple[int, Result | LlmError]]:
+        cut = task.asked.input.truncate
+        settings = (engine, task.values, task.sampling)
+        return run_tasks(task.template, texts, *settings, notify=env.status, truncate=cut)
 
-    def texts() -> Iterator[str]:
-        for position, item in enumerate(task.chosen.items(env)):
-            waiting[position] = item
-            yield "" if item.error else item.text
+    def text_of(item: Item) -> str | LlmError:
+        return item.error or item.text
 
-    outcomes = run_tasks(
-        task.template,
-        texts(),
-        engine,
-        task.values,
-        task.sampling,
-        notify=env.status,
-        truncate=task.asked.input.truncate,
-    )
-    with closing(in_order(outcomes)) as ordered:
-        for position, outcome in ordered:
-            item = waiting.pop(position)
-            if item.error is not None:
-                outcome = item.error
+    for ready in in_order(task.chosen.items(env), text_of, answer):
+        for item, outcome in ready:
             if isinstance(outcome, LlmError):
                 tally.failed(item, outcome)
                 yield Answer(item, None, outcome)
             else:
                 tally.answered(item, outcome)
                 yield Answer(item, outcome)
-
-
-def in_order(outcomes: Iterator[tuple[int, T]]) -> Generator[tuple[int, T]]:
-    """
-    Hold back what comes too early.
-
-    >>> list(in_order(iter([(1, "b"), (0, "a"), (2, "c")])))
-    [(0, 'a'), (1, 'b'), (2, 'c')]
-    """
-    held: dict[int, T] = {}
-    following = 0
-    try:
-        for position, outcome in outcomes:
-            held[position] = outcome
-            while following in held:
-                yield following, held.pop(following)
-                following += 1
-    finally:
-        close = getattr(outcomes, "close", None)  # a generator: end it now, which cancels what it asked
-        if close is not None:
-            close()
 
 
 def _streams(task: Task, form: str, env: Environment) -> bool:
@@ -243,17 +210,17 @@ def _run_rows(task: Task, engine: Engine | None, env: Environment) -> None:
         engine=task.model.options,
         truncate=asked.input.truncate,
     )
-    files = task.chosen.files
-    if output.output and len(files) + len(task.chosen.texts) > 1:
-        raise UsageError("-o takes one input file of rows", hint="one call for each")
-    for name in files:
+    form = results.form_name(output, task.chosen.kind)
+    if len(task.chosen.files) > 1 and (output.output or form in ("csv", "tsv")):
+        raise UsageError("a table is made of one input file", hint="one call for each")
+    for name in task.chosen.files:
         options = batch.RowOptions(
             source=None if name == inputs.STDIN else env.cwd / name,
             input_format="lines" if task.chosen.kind == "lines" else None,
             field=asked.input.field,
             encoding=asked.input.encoding,
             output=env.cwd / output.output if output.output else None,
-            output_format=output.format or ("jsonl" if output.json else None),
+            output_format="json" if output.json else output.format,
             name=output.as_name,
             probabilities=output.probabilities,
             limit=asked.rows.limit,

@@ -24,7 +24,7 @@ from llmcli.rows.job import Job, OutputFormat, Outside, RowOptions, identify, pr
 from llmcli.rows.journal import Journal
 from llmcli.rows.json_reader import JsonReader
 from llmcli.rows.lock import Lock
-from llmcli.rows.output_file import cannot_write, is_replaceable, output_file, zipped
+from llmcli.rows.output_file import cannot_write, is_replaceable, output_file, writing, zipped
 from llmcli.rows.preflight import Preflight, survey
 from llmcli.rows.progress import progress, summary_lines
 from llmcli.rows.readers import Reader, Row, bad_row, open_reader
@@ -59,7 +59,8 @@ def run_rows(job: Job, options: RowOptions, engine: Engine | None, outside: Outs
         if options.dry_run:
             run.show_plan()
         elif output is not None and is_replaceable(output):
-            run.to_file(output)
+            with writing(output):
+                run.to_file(output)
         else:
             run.to_stream(output)
     if run.summary.failed:
@@ -141,7 +142,8 @@ class _Run:
             budget = ErrorBudget(self.options.max_errors)
             shown = path is not None or not self.outside.stdout_is_terminal
             with progress(self.outside, self.tally, None) if shown else nullcontext():
-                for ready in in_order(self._rows(reader), _text_or_error, self._answer):
+                rows = self._rows(reader)
+                for ready in in_order(rows, _text_or_error, self._answer, once=self.source.regular):
                     for row, outcome in ready:
                         self._write(writer, row, outcome)
                         number = budget.read_asked()

@@ -36,15 +36,21 @@ class Slot:
 
 
 def in_order(
-    items: Iterable[T], text_of: Callable[[T], str | LlmError], answer: Answer, rows: int = ROWS
+    items: Iterable[T],
+    text_of: Callable[[T], str | LlmError],
+    answer: Answer,
+    rows: int = ROWS,
+    once: bool = True,
 ) -> Iterator[list[tuple[T, Outcome]]]:
     """
     (item, outcome) of every item, in order; what is ready at one moment comes as one list.
 
     `text_of` gives an item's text, or the error that it has already. An empty text gives an empty
-    result. What `items` or `answer` raise passes through, after the rows before it.
+    result. What `items` or `answer` raise passes through, after the rows before it. With `once` false equal
+    texts are asked again: what needs no answer is seen only when the next answer comes, and on a live
+    pipe (`tail -f`) that may be never.
     """
-    window = _Window(iter(items), text_of, rows)
+    window = _Window(iter(items), text_of, rows, once)
     while not window.exhausted:
         with closing(answer(window.texts())) as answers:
             for position, outcome in answers:
@@ -60,10 +66,13 @@ def in_order(
 class _Window(Generic[T]):
     """`texts` runs in the workers' thread, the rest in the caller's."""
 
-    def __init__(self, items: Iterator[T], text_of: Callable[[T], str | LlmError], rows: int) -> None:
+    def __init__(
+        self, items: Iterator[T], text_of: Callable[[T], str | LlmError], rows: int, once: bool
+    ) -> None:
         self.exhausted = False
         self.failure: Exception | None = None
         self._items, self._text_of, self._rows = items, text_of, rows
+        self._once = once
         self._waiting: deque[tuple[T, Slot]] = deque()
         self._asked: dict[int, Slot] = {}
         self._recent: OrderedDict[bytes, Slot] = OrderedDict()
@@ -96,6 +105,8 @@ class _Window(Generic[T]):
             return Slot(text), False
         if not text or text.isspace():
             return Slot(EMPTY), False
+        if not self._once:
+            return Slot(), True
         key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         known = self._recent.get(key)
         if known is not None:

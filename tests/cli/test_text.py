@@ -188,12 +188,6 @@ def test_a_column_for_each_label_on_request(call, model):
     ]
 
 
-def test_a_json_array_is_one_document(call, model):
-    said = call("title", *model, "--format", "json", "--text", "a", "--text", "b")
-
-    assert [one["title"] for one in json.loads(said.out)] == ["A title", "A title"]
-
-
 def test_a_generated_line_stays_one_line(call, model):
     assert call("title", *model, "--lines", stdin="two lines\n").out == "one two\n"
 
