@@ -1,0 +1,277 @@
+"""
+Train the model; stop it at any moment and it goes on from its last checkpoint, exactly.
+
+    python train.py --corpus corpus.npz --dev dev.npz --out RUN --steps 3000 --cooldown 600
+
+The learning rate is constant after a short warm-up and falls to nothing over the last `--cooldown` steps, so
+the length of a run can be decided while it runs: stop it (SIGTERM saves), start it again with other `--steps`.
+`--round` trains with the weights rounded as Q4_0 will round them. Nothing here looks at the clock.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from mix import Corpus, Mix, Sequence
+from model import Model, Shape, parameters
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+MATRIX_RATE, WORD_RATE = 0.02, 0.003  # Muon for the matrices, AdamW for the word table and the norms
+WARM_UP = 60
+AVERAGE = 0.995  # the running average of the weights: what is exported before the cooldown
+DEV_TASKS = ("sentiment", "translate", "document")
+
+Batch = dict[str, Tensor]
+
+
+def collate(sequences: list[Sequence]) -> Batch:
+    """One padded micro-batch. Padding follows a text and is never asked for, so nothing sees it."""
+    length = -(-max(len(s.tokens) for s in sequences) // 32) * 32
+    batch = {
+        name: torch.zeros(len(sequences), length, dtype=kind)
+        for name, kind in (
+            ("tokens", torch.long),
+            ("branch", torch.int16),
+            ("position", torch.long),
+            ("weight", torch.float32),
+            ("label", torch.bool),
+        )
+    }
+    for i, sequence in enumerate(sequences):
+        for name, table in batch.items():
+            values = torch.from_numpy(np.asarray(getattr(sequence, name)))
+            table[i, : len(values)] = values.to(table.dtype)
+    batch["length"] = torch.tensor([len(s.tokens) for s in sequences])
+    batch["task"] = torch.tensor([DEV_TASKS.index(s.task) if s.task in DEV_TASKS else -1 for s in sequences])
+    return batch
+
+
+def visible(branch: Tensor) -> Tensor:
+    """Who sees whom: everyone the trunk and its own branch, backwards only."""
+    asks, seen = branch.unsqueeze(2), branch.unsqueeze(1)
+    earlier = torch.ones(branch.shape[1], branch.shape[1], dtype=torch.bool, device=branch.device).tril()
+    return (earlier & ((seen == 0) | (seen == asks))).unsqueeze(1)
+
+
+def losses(model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """For each token that counts: its loss, its weight, and whether the first guess was right."""
+    device = model.words.weight.device
+    tokens = batch["tokens"].to(device)
+    weight = batch["weight"].to(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        hidden = model(tokens, batch["position"].to(device), visible(batch["branch"].to(device)))
+        asked = weight > 0
+        logits = model.logits(hidden[asked]).float()
+    target = tokens.roll(-1, 1)[asked]
+    return (
+        functional.cross_entropy(logits, target, reduction="none"),
+        weight[asked],
+        logits.argmax(1) == target,
+    )
+
+
+class Steps(Dataset):
+    """The mix as a list of steps, so that worker processes can weave ahead of a GPU."""
+
+    def __init__(self, mix: Mix, first: int, last: int) -> None:
+        self.mix, self.first, self.last = mix, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, i: int) -> list[Batch]:
+        return [collate(sequences) for sequences in self.mix.step(self.first + i)]
+
+
+class Run:
+    """A model in training: its weights, their average, the optimizers, and the number of the next step."""
+
+    def __init__(self, shape: Shape, device: str) -> None:
+        self.model = Model(shape).to(device)
+        matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and not n.startswith("words")]
+        others = [p for n, p in self.model.named_parameters() if p.ndim != 2 or n.startswith("words")]
+        self.optimizers = [
+            torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.05, momentum=0.95),
+            torch.optim.AdamW(others, lr=WORD_RATE, betas=(0.9, 0.95), weight_decay=0.01),
+        ]
+        self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.step = self.tokens = 0
+
+    def learn(self, batches: list[Batch], rate: float) -> float:
+        total = sum(float(batch["weight"].sum()) for batch in batches)
+        said = 0.0
+        for batch in batches:
+            loss, weight, _ = losses(self.model, batch)
+            loss = (loss * weight).sum() / total
+            loss.backward()
+            said += float(loss.detach())
+            self.tokens += int(batch["length"].sum())
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer, top in zip(self.optimizers, (MATRIX_RATE, WORD_RATE)):
+            for group in optimizer.param_groups:
+                group["lr"] = top * rate
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        keep = min(AVERAGE, self.step / (self.step + 10))
+        for name, parameter in self.model.named_parameters():
+            self.average[name].lerp_(parameter.detach(), 1 - keep)
+        return said
+
+    def save(self, path: Path) -> None:
+        state = {
+            "shape": asdict(self.model.shape),
+            "step": self.step,
+            "tokens": self.tokens,
+            "average": self.average,
+            "model": self.model.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+        }
+        torch.save(state, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)  # a kill at any moment leaves a whole file
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.model.words.weight.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        self.average, self.step, self.tokens = state["average"], state["step"], state["tokens"]
+
+
+def rate_at(step: int, steps: int, cooldown: int) -> float:
+    """
+    The learning rate as a part of the highest.
+
+    >>> [rate_at(step, steps=1000, cooldown=100) for step in (29, 500, 950)]
+    [0.5, 1.0, 0.5]
+    """
+    return min(1.0, (step + 1) / WARM_UP, (steps - step) / max(cooldown, 1))
+
+
+@torch.no_grad()
+def examine(run: Run, dev: list[Batch]) -> dict[str, float]:
+    """Loss by task and the share of right labels on the development rows, with the averaged weights."""
+    own = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    run.model.load_state_dict(run.average, strict=False)
+    sums: dict[str, float] = defaultdict(float)
+    for batch in dev:
+        task = DEV_TASKS[int(batch["task"][0])]
+        loss, weight, right = losses(run.model, batch)
+        label = batch["label"].to(weight.device)[batch["weight"].to(weight.device) > 0]
+        answer = (weight == 1.0) & ~label
+        for name, values in (
+            ("loss", loss[answer]),
+            ("label loss", loss[label]),
+            ("right", right[label].float()),
+        ):
+            sums[f"{task} {name}"] += float(values.sum())
+            sums[f"{task} {name} n"] += len(values)
+    run.model.load_state_dict(own, strict=False)
+    return {
+        name: round(value / sums[f"{name} n"], 4)
+        for name, value in sums.items()
+        if not name.endswith(" n") and sums[f"{name} n"]
+    }
+
+
+def dev_batches(path: Path, count: int = 48) -> list[Batch]:
+    corpus, found = Corpus(path), []
+    for task in DEV_TASKS:
+        mix = Mix(corpus, seed=1, step_tokens=256 * count, micro_tokens=8192, shares={task: 1.0})
+        found += [collate(sequences) for sequences in mix.step(0)]
+    return found
+
+
+def train(options: argparse.Namespace) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    if device == "cpu":
+        torch.set_num_threads(options.threads)
+    run = Run(Shape(), device)
+    checkpoint = options.out / "checkpoint.pt"
+    if checkpoint.exists():
+        run.load(checkpoint)
+    elif options.start:
+        from export import read_weights
+
+        run.model.load_state_dict(read_weights(options.start), strict=False)
+    run.model.round_weights(options.round)
+    print(f"{parameters(run.model):,} parameters on {device}, from step {run.step}", flush=True)
+
+    mix = Mix(Corpus(options.corpus), options.seed, options.step_tokens, options.micro_tokens)
+    dev = dev_batches(options.dev) if options.dev else []
+    steps = DataLoader(Steps(mix, run.step, options.steps), batch_size=None, num_workers=options.workers)
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+
+    with (options.out / "log.jsonl").open("a", encoding="utf-8") as log:
+        for line in follow(run, steps, dev, options, checkpoint, stop):
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+    run.save(checkpoint)
+
+
+def follow(
+    run: Run,
+    steps: DataLoader,
+    dev: list[Batch],
+    options: argparse.Namespace,
+    checkpoint: Path,
+    stop: list[int],
+) -> Iterator[dict[str, float]]:
+    """Take the steps; now and then say how it goes."""
+    said, since, tokens = 0.0, time.process_time(), run.tokens
+    for batches in steps:
+        said += run.learn(batches, rate_at(run.step, options.steps, options.cooldown))
+        if run.step % options.every == 0:
+            spent = time.process_time() - since
+            line: dict[str, float] = {
+                "step": run.step,
+                "tokens": run.tokens,
+                "loss": round(said / options.every, 4),
+                "tokens_per_cpu_second": round((run.tokens - tokens) / spent),
+            }
+            said, since, tokens = 0.0, time.process_time(), run.tokens
+            if dev and run.step % (10 * options.every) == 0:
+                line |= examine(run, dev)
+            yield line
+        if run.step % options.save_every == 0:
+            run.save(checkpoint)
+        if stop:
+            sys.stderr.write(f"stopped after step {run.step}; the same command goes on from there\n")
+            return
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--dev", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--start", type=Path, help="an exported GGUF to begin from, where there is no checkpoint"
+    )
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--cooldown", type=int, default=0)
+    parser.add_argument("--round", action="store_true", help="round the weights as Q4_0 does")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--step-tokens", type=int, default=8192)
+    parser.add_argument("--micro-tokens", type=int, default=4096)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--every", type=int, default=20)
+    parser.add_argument("--save-every", type=int, default=100)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    train(options)
