@@ -4,7 +4,7 @@ Train the model; stop it at any moment and it goes on from its last checkpoint, 
     python train.py --corpus corpus.npz --dev dev.npz --out RUN --steps 3000 --cooldown 600
 
 The learning rate is constant after a short warm-up and falls to nothing over the last `--cooldown` steps, so
-the length of a run can be decided while it runs: stop it (SIGTERM saves), start it again with other `--steps`.
+the length of a run can be decided while it runs: stop it (SIGTERM saves), start it with other `--steps`.
 `--round` trains with the weights rounded as Q4_0 will round them. Nothing here looks at the clock.
 """
 
