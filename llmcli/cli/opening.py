@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from llmcli import config, engines
 from llmcli.cli.environment import Environment
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from llmcli.models.resolve import ModelFile
 
 STARTER_NOTE = "answering with the built-in model, which is small; `llm models list` shows larger ones"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,17 @@ def opened(env: Environment, chosen: Chosen) -> Iterator[Engine]:
 
 
 def say_where(reference: str, env: Environment) -> None:
-    """Tell a text's owner what reads it: a server elsewhere every time, the built-in model once."""
+    """
+    Tell a text's owner what reads it: a server elsewhere every time, the built-in model once.
+
+    Raises UsageError where a server's URL is none.
+    """
     if reference.startswith("server:"):
-        host = urlsplit(reference.removeprefix("server:").partition("#")[0]).hostname or "?"
-        if host not in LOOPBACK:
-            env.complain(f"llm: note: the text is sent to {host}")
+        from llmcli.engines.server.reference import parse
+
+        server = parse(reference.removeprefix("server:"))
+        if not server.is_local:
+            env.complain(f"llm: note: the text is sent to {server.host}")
     if reference == "starter" and env.stderr_is_terminal and not env.quiet:
         seen = cache_dir() / "starter-note"
         if not seen.exists():

@@ -784,6 +784,41 @@ def test_no_proxy_is_asked_for_this_machine():
     assert done.stdout == "tiny\n"
 
 
+# ---------------------------------------------------------- the command
+
+
+def test_the_command_labels_by_a_server_on_this_machine_without_a_word_of_privacy(llm):
+    reply = top(("pos", math.log(0.9)), ("neg", math.log(0.1)))
+    with serving(lambda asked: reply) as server:
+        command = ("sentiment", "-m", f"server:{server.url}", "--json", "--text", "Fine!")
+        done = llm(*command, env={"LLMCLI_API_KEY": "sesame"})
+        keys = {asked.headers.get("authorization") for asked in server.asked}
+
+    assert (done.code, done.stderr) == (0, "")
+    answer = json.loads(done.stdout)
+    assert (answer["sentiment"], answer["method"], answer["model"]) == ("positive", "first-token", "tiny")
+    assert keys == {"Bearer sesame"}
+
+
+def test_the_command_says_when_a_text_leaves_the_machine(llm):
+    done = llm("sentiment", "-m", "server:http://example.invalid/v1#x", "--text", "hi")
+
+    assert done.code == 69
+    note, problem = done.stderr.splitlines()
+    assert note == "llm: note: the text is sent to example.invalid"
+    assert problem.startswith("llm: error: cannot reach http://example.invalid/v1/models")
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 77), (500, 69), (418, 76)])
+def test_the_command_ends_with_the_code_of_what_went_wrong(llm, status, code):
+    refusal = error(status, "no", {"retry-after": "999"})
+    with serving(lambda asked: refusal) as server:
+        done = llm("title", "-m", f"server:{server.url}", "--text", "hi")
+
+    assert (done.code, done.stdout) == (code, "")
+    assert done.stderr.startswith(f"llm: error: {server.url}/chat/completions")
+
+
 # ---------------------------------------------------------- a real server
 
 # llama_cpp.server has no option for it: where a virtual machine announces AMX and then faults on it, the

@@ -61,11 +61,6 @@ class ServerEngine:
         )
         self._counter = Counter(self._client, reference, model)
 
-    @property
-    def leaves_machine(self) -> str | None:
-        """The host that reads the texts, when it is not this machine; None when it is."""
-        return None if self._reference.is_local else self._reference.host
-
     def count_tokens(self, items: Sequence[Prompt | str]) -> list[int]:
         """Tokens of each item; `counting` says where they are exact and where estimated."""
         if len(items) > EXACT:
