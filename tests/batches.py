@@ -47,9 +47,7 @@ class Batches:
     template: Template = SENTIMENT
     options: RowOptions = field(default_factory=RowOptions)
 
-    def run(
-        self, source: str | None, output: str | None = None, stdin: bytes = b"", **options: Any
-    ) -> Done:
+    def run(self, source: str | None, output: str | None = None, stdin: bytes = b"", **options: Any) -> Done:
         """Run a file of this folder (None: `stdin`) into another (None: standard output)."""
         verbose = options.pop("verbose", False)
         template = options.pop("template", self.template)

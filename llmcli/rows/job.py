@@ -134,6 +134,10 @@ class Identity:
         """A row's key, 16 bytes; `digest` is this identity's (it is computed once, keys a million times)."""
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=digest, digest_size=16).digest()
 
+    def is_that_of(self, other: Mapping[str, Any]) -> bool:
+        """Whether these are the parts of the same job; they may have been JSON in between."""
+        return _canonical(self.parts) == _canonical(other)
+
     def difference(self, other: Mapping[str, Any]) -> str:
         """
         >>> Identity({"model": "a", "field": "text"}).difference({"model": "b", "field": "text"})

@@ -126,7 +126,7 @@ class Journal:
             return
         (job,) = database.execute("SELECT value FROM meta WHERE name = 'job'").fetchone()
         theirs = msgspec.json.decode(job)
-        if msgspec.to_builtins(identity.parts) != theirs:
+        if not identity.is_that_of(theirs):
             raise UsageError(
                 f"{self.path} belongs to another job: {identity.difference(theirs)}",
                 hint="choose another -o, or remove the journal to begin anew",

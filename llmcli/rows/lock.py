@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -25,15 +26,21 @@ class Lock:
         """
         self.path = path
         self._descriptor = _acquire(path, what)
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            self.release()
+            raise from_os_error(error, f"write {path}") from error
 
     def release(self) -> None:
         """Remove the file and let go; whoever waits finds that it is not the same file any more."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
-            self.path.unlink(missing_ok=True)
-            os.close(descriptor)
+            with suppress(OSError):  # what was locked is done; a left file harms nobody
+                self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                os.close(descriptor)
 
     def __enter__(self) -> Lock:
         return self

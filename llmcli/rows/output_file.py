@@ -42,6 +42,15 @@ def is_replaceable(path: Path) -> bool:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in our words what the operating system refuses while a job for this output runs."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(error, path) from error
+
+
+@contextmanager
 def output_file(path: Path, temporary: Path) -> Iterator[BinaryIO]:
     """
     A stream of bytes for a file that takes its place when the block ends well; gzip by its ending.

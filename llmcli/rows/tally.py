@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from llmcli.errors import BackendUnreachable, LlmError
+from llmcli.rows.columns import failure
 from llmcli.tasks import Result
 
 CAUSES = {
@@ -41,9 +42,8 @@ class Tally:
     def add(self, outcome: Result | LlmError) -> None:
         """An answer has come from the engine."""
         self.answered += 1
-        if isinstance(outcome, LlmError):
-            self.failed += 1
-        else:
+        self.failed += failure(outcome) is not None
+        if not isinstance(outcome, LlmError):
             self.prompt_tokens += outcome.usage.prompt
             self.answer_tokens += outcome.usage.answer
 
@@ -123,7 +123,7 @@ class ErrorBudget:
     def answered(self, number: int, outcome: Result | LlmError) -> None:
         """The answer to the row of that number."""
         self._answered += 1
-        if isinstance(outcome, LlmError):
+        if failure(outcome) is not None:
             self._failed += 1
             if number <= FIRST_ROWS and not (self._retrying and not isinstance(outcome, BackendUnreachable)):
                 self._first_failed += 1

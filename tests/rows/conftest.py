@@ -14,7 +14,9 @@ def batches(work: Path, script: Callable[..., str]) -> Callable[..., Batches]:
     """`batches(default="A title")`: runs in the folder `work` with that script."""
 
     def make(template: object = None, **keys: object) -> Batches:
-        made = Batches(work, script(**{"scores": "hash", "default": "Title: {last}", "log": "asked.jsonl", **keys}))
+        made = Batches(
+            work, script(**{"scores": "hash", "default": "Title: {last}", "log": "asked.jsonl", **keys})
+        )
         if template is not None:
             made.template = template  # type: ignore[assignment]
         return made
