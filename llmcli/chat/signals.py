@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,11 +44,13 @@ class Signals:
     """
     The handlers of INT, TERM, HUP, TSTP and CONT for as long as the block lasts.
 
-    `terminal` is the descriptor that is typed at, or None (then no modes are touched).
+    `terminal` is the descriptor that is typed at, or None (then no modes are touched); a `dumb` one
+    knows no escape sequences.
     """
 
-    def __init__(self, terminal: int | None = None) -> None:
+    def __init__(self, terminal: int | None = None, dumb: bool = False) -> None:
         self.terminal = terminal
+        self.dumb = dumb
         self.leaving = 0
         self.interrupted = False
         self._listener: SimpleQueue[Any] | None = None
@@ -165,8 +166,9 @@ class Signals:
         if self.terminal is None:
             return
         _set_modes(self.terminal, self._cooked)
-        with suppress(OSError):
-            os.write(self.terminal, RESTORE.encode())
+        if not self.dumb:
+            with suppress(OSError):
+                os.write(self.terminal, RESTORE.encode())
 
 
 def _modes(terminal: int | None) -> list[Any] | None:
@@ -185,11 +187,3 @@ def _set_modes(terminal: int | None, modes: list[Any] | None) -> None:
     with suppress(termios.error, OSError):
         if os.tcgetpgrp(terminal) == os.getpgrp():
             termios.tcsetattr(terminal, termios.TCSANOW, modes)
-
-
-def typed_at() -> int | None:
-    """The descriptor of the terminal that is typed at, or None."""
-    try:
-        return sys.stdin.fileno() if sys.stdin.isatty() else None
-    except (ValueError, OSError, AttributeError):
-        return None

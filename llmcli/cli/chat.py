@@ -17,12 +17,13 @@ from llmcli.cli import opening
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.cli.environment import Environment, to_bytes
 from llmcli.cli.options import ModelOptions, SamplingOptions, takes
-from llmcli.errors import UsageError, from_os_error
+from llmcli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from llmcli.chat.conversation import Conversation
+    from llmcli.chat.editor import Editor
     from llmcli.chat.history import History
     from llmcli.chat.screen import Screen
     from llmcli.chat.talk import Doors, Talk
@@ -102,9 +103,9 @@ def chat(
     env = environment(ctx)
     _check(asked, env)
     with ExitStack() as stack:
-        terminal = None if once else stack.enter_context(_terminal(asked, env))
+        terminal = None if once else stack.enter_context(_terminal(env))
         talk = stack.enter_context(_talk(asked, model, sampling, env, terminal))
-        return _once(asked, talk, env) if once else _converse(asked, talk, env, terminal)
+        return _once(asked, talk, env) if terminal is None else _converse(asked, talk, env, terminal)
 
 
 def _check(asked: Asked, env: Environment) -> None:
@@ -125,7 +126,7 @@ def _check(asked: Asked, env: Environment) -> None:
 
 
 @contextmanager
-def _terminal(asked: Asked, env: Environment) -> Iterator[int]:
+def _terminal(env: Environment) -> Iterator[int]:
     """The descriptor that is typed at; after a pipe it is the terminal that controls this process."""
     if env.stdin_is_terminal:
         yield env.stdin.fileno()
@@ -156,7 +157,7 @@ def _talk(
         history = stack.enter_context(closing(_history(asked, settings.log)))
         conversation = _conversation(asked, history, reference, template)
         screen = _screen(asked, env)
-        signals = stack.enter_context(Signals(terminal))
+        signals = stack.enter_context(Signals(terminal, screen.dumb))
         talk = Talk(
             doors, conversation, screen, signals, reference, _sampling(sampling, template),
             context=model.context, thinking=asked.thinking, seed=sampling.seed,
@@ -302,29 +303,34 @@ def _once(asked: Asked, talk: Talk, env: Environment) -> int:
     return repl.once(talk, asked.message)
 
 
-def _converse(asked: Asked, talk: Talk, env: Environment, terminal: int | None) -> int:
+def _converse(asked: Asked, talk: Talk, env: Environment, terminal: int) -> int:
     """Talk until the user leaves."""
-    from prompt_toolkit.input.vt100 import Vt100Input
-    from prompt_toolkit.output.vt100 import Vt100_Output
-
     from llmcli.chat import actions, repl
-    from llmcli.chat.editor import Editor
 
     _attach(asked, talk, env)
-    settings = config.load(env.environ)
-    typed = sys.stdin if env.stdin_is_terminal else os.fdopen(os.dup(terminal or 0), encoding="utf-8")
-    try:
-        editor = Editor(
-            talk, settings.editing_mode, Vt100Input(typed),
-            Vt100_Output.from_pty(sys.stdout, term=env.environ.get("TERM")),
-        )  # fmt: skip
-    except OSError as error:
-        raise from_os_error(error, "use the terminal") from error
-    if talk.conversation.number:
-        talk.engine.info  # noqa: B018 (waits for the model, whose tokens are to be counted)
-        talk.measure()
-        actions.welcome_back(talk)
-    first = asked.message
-    if talk.attachments and not first:
-        actions.read(talk, "")
-    return repl.run(talk, editor, first)
+    with _editor(talk, env, terminal) as editor:
+        if talk.conversation.number:
+            talk.engine.info  # noqa: B018 (waits for the model, whose tokens are to be counted)
+            talk.measure()
+            actions.welcome_back(talk)
+        if talk.attachments and not asked.message:
+            actions.read(talk, "")
+        return repl.run(talk, editor, asked.message)
+
+
+@contextmanager
+def _editor(talk: Talk, env: Environment, terminal: int) -> Iterator[Editor]:
+    """The line editor at this terminal; a dumb one gets neither colours nor movements."""
+    from prompt_toolkit.application import create_app_session
+    from prompt_toolkit.input.vt100 import Vt100Input
+    from prompt_toolkit.output.plain_text import PlainTextOutput
+    from prompt_toolkit.output.vt100 import Vt100_Output
+
+    from llmcli.chat.editor import Editor
+
+    dumb, keys = talk.screen.dumb, config.load(env.environ).editing_mode
+    with os.fdopen(os.dup(terminal), encoding="utf-8") as typed, ExitStack() as stack:
+        if dumb:
+            stack.enter_context(create_app_session(output=PlainTextOutput(sys.stdout)))
+        output = None if dumb else Vt100_Output.from_pty(sys.stdout, term=env.environ.get("TERM"))
+        yield Editor(talk, keys, Vt100Input(typed), output)

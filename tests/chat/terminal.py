@@ -101,6 +101,10 @@ class Terminal:
         assert len(re.findall(wanted, seen)) >= times, f"no {wanted!r} in:\n{seen}"
         return seen
 
+    def ready(self) -> None:
+        """Wait for an empty prompt."""
+        self.until(r"(?m)^>$")
+
     def ended(self, seconds: float = 15) -> int:
         """Wait for its end; gives the exit code, a signal as 128 and its number."""
         end = time.monotonic() + seconds

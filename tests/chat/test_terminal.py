@@ -1,0 +1,211 @@
+"""`llm chat` in a real pseudo-terminal, with the built-in model and with replies of our own."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from llmcli.chat.screen import NARROW
+
+LONG = "one two three four five six seven eight nine ten eleven twelve"
+HOSTILE = "\x1b[2J\x1b[H\x1b]52;c;ZXZpbA==\x07 \x9b31m \u202eabc \x1b]0;owned\x07 \x1bP1$r\x1b\\ done"
+
+
+@pytest.mark.parametrize("columns", [20, 80, 200])
+def test_the_built_in_model_answers_is_stopped_goes_on_and_is_left(terminal, kept, columns):
+    chat = terminal("chat", "--seed", "1", "--max-tokens", "40", columns=columns)
+    chat.ready()
+    chat.type("Hello\r")
+    chat.until(r"> Hello\n+\S+")
+    chat.ready()
+    chat.type("/stats\r")
+    chat.until(r"model +starter")
+    chat.type("\x04")
+
+    assert chat.ended() == 0
+    assert chat.is_restored()
+    (messages,) = kept()
+    assert [m.role for m in messages] == ["user", "assistant"]
+    assert messages[1].content.split()[0] in chat.text()
+
+
+def test_a_pasted_text_is_not_sent_and_keys_edit_it(terminal, script, asked):
+    chat = terminal("chat", "-m", script(default="ok", log="asked.jsonl"))
+    chat.ready()
+    chat.type("\x1b[200~first line\r\nsecond 漢字 🙂 שלום\x1b[201~")
+    chat.until("second")
+    assert asked() == []
+    chat.type("\x7f\x7f\x7f\x7f\x1b[A\x05 end\r")
+    chat.until("(?m)^ok$")
+
+    assert asked()[0]["messages"] == [{"role": "user", "content": "first line end\nsecond 漢字 🙂 "}]
+
+
+def test_lines_are_recalled_by_their_beginning_and_searched_also_in_the_next_chat(terminal, script):
+    model = script(default="{last}!")
+    chat = terminal("chat", "-m", model)
+    chat.ready()
+    for line in ("alpha one", "beta two"):
+        chat.type(line + "\r")
+        chat.until(re.escape(line) + "!")
+    chat.type("\x04")
+    assert chat.ended() == 0
+
+    chat = terminal("chat", "-m", model)
+    chat.ready()
+    chat.type("al\x1b[A")
+    chat.until("> alpha one")
+    chat.type("\x03")
+    chat.ready()
+    chat.type("\x12two")
+    chat.until("beta two")
+    chat.type("\r\r")
+    chat.until("beta two!")
+
+
+def test_control_g_opens_the_editor(terminal, script, tmp_path):
+    editor = tmp_path / "editor"
+    editor.write_text(f"#!{sys.executable}\nimport sys\nopen(sys.argv[1], 'a').write(' and more')\n")
+    editor.chmod(0o755)
+    chat = terminal(
+        "chat", "-m", script(default="{last}!"), env={"EDITOR": str(editor), "VISUAL": str(editor)}
+    )
+    chat.ready()
+    chat.type("some\x07")
+    chat.until("> some and more")
+    chat.type("\r")
+    chat.until("some and more!")
+
+
+def test_tab_completes_commands_models_files(terminal, script, work):
+    (work / "a file.txt").write_text("alpha")
+    chat = terminal("chat", "-m", script(default="ok"))
+    chat.ready()
+    chat.type("/rea")
+    chat.until("Attach files")
+    chat.type("\t")
+    chat.until("> /read")
+    chat.type(" a\t")
+    chat.until('"a file.txt"')
+    chat.type("\r")
+    chat.until("a file.txt  1 tokens")
+
+
+def test_control_c_keeps_the_part_and_hints_at_an_empty_prompt_and_control_d_leaves(terminal, script, kept):
+    chat = terminal("chat", "-m", script(default=LONG, delay=12.0))
+    chat.ready()
+    chat.type("count\r")
+    chat.until("one two")
+    chat.type("\x03")
+    chat.until("■ stopped")
+    chat.until(r"script.json · \d+/8,192 tokens")
+    chat.type("\x03")
+    chat.until("Ctrl-D or /exit leaves")
+    chat.type("\x04")
+
+    assert chat.ended() == 0
+    assert chat.is_restored()
+    (messages,) = kept()
+    assert messages[1].state == "stopped"
+    assert LONG.startswith(messages[1].content.strip()) and messages[1].content
+
+
+def test_what_is_typed_while_the_model_answers_waits_for_the_next_prompt(terminal, script):
+    chat = terminal("chat", "-m", script(replies={"first": "slow answer here"}, default="quick", delay=1.0))
+    chat.ready()
+    chat.type("first\r")
+    chat.until("slow")
+    chat.type("second\r")
+    chat.until("quick|slow answer here\n", times=1)
+    screen = chat.until("> second")
+
+    assert screen.index("slow answer") < screen.index("> second")
+    assert "secon" not in screen[: screen.index("slow answer")]
+
+
+def test_a_dumb_terminal_gets_no_escape_sequence(terminal, script):
+    chat = terminal("chat", "-m", script(default="some **bold** words"), term="dumb")
+    chat.ready()
+    chat.type("hello\r")
+    chat.until(r"some \*\*bold\*\* words")
+    chat.type("/help\r")
+    chat.until("/exit")
+    chat.type("\x04")
+
+    assert chat.ended() == 0
+    assert b"\x1b" not in chat.raw
+
+
+def test_a_narrow_terminal_gets_the_text_as_it_comes(terminal, script):
+    assert NARROW > 20
+    chat = terminal(
+        "chat", "-m", script(default="some **bold** words, and more than fit on a line"), columns=20
+    )
+    chat.ready()
+    chat.type("hello\r")
+
+    assert "some **bold** words," in chat.until(r"line\n")
+    assert "tokens" not in chat.text()
+
+
+@pytest.mark.parametrize("option", [(), ("--plain",)])
+def test_no_escape_sequence_of_a_model_or_a_file_reaches_the_terminal(terminal, script, work, option):
+    (work / "evil\x1b[2J.txt").write_text(HOSTILE)
+    chat = terminal("chat", "-m", script(default=HOSTILE), *option, "-f", "evil\x1b[2J.txt")
+    chat.ready()
+    chat.type("\x1b[200~what \u202e is \x9b31m this\x1b[201~\r")
+    chat.until("done")
+    chat.type("/show\r")
+    chat.until("done", times=3)
+    chat.type("/search owned\r/history\r\x04")
+    chat.ended()
+
+    ours = re.compile(
+        rb"\x1b\[[0-9;?]*[A-Za-ln-z]|\x1b\[[0-9;]*m|\x1b\[\?[0-9;]+[hl]|\x1b\[>[0-9;]*[a-z]|\x1b[=>]"
+    )
+    left = ours.sub(b"", chat.raw)
+    assert b"\x1b" not in left and b"\x07" not in left
+    text = chat.raw.decode()
+    assert not re.search("[\x80-\x9f\u202a-\u202e\u2066-\u2069]", text)
+    assert "\x1b[2J\x1b[H" not in text and "owned\x07" not in text
+
+
+def test_a_pipe_is_read_first_and_then_the_terminal(terminal, script, asked, work):
+    (work / "error.log").write_text("disk on fire\n")
+    model = script(default="It is {last}", log="asked.jsonl")
+    command = [
+        "/bin/sh",
+        "-c",
+        f'cat error.log | {sys.executable} -m llmcli chat -m {model} -i "What is wrong?"',
+    ]
+    chat = terminal(command=command)
+    chat.until(r"It is What is wrong\?")
+    chat.type("and now?\r")
+    chat.until(r"It is and now\?")
+    chat.type("\x04")
+
+    assert chat.ended() == 0
+    assert asked()[0]["messages"][0]["content"] == "standard input:\n```\ndisk on fire\n```\n\nWhat is wrong?"
+
+
+def test_the_last_conversation_is_taken_up_again(terminal, script, asked):
+    model = script(default="You said {last}", log="asked.jsonl")
+    chat = terminal("chat", "-m", model, "--session", "trip", "one")
+    chat.until("You said one")
+    chat.type("\x04")
+    chat.until("kept as conversation 1; llm chat -c goes on")
+    assert chat.ended() == 0
+
+    for option in (["-c"], ["--session", "trip"]):
+        chat = terminal("chat", "-m", model, *option)
+        chat.until("conversation 1 trip: 1 turn")
+        chat.until("You said one")
+        chat.type("two\r")
+        chat.until("You said two")
+        chat.type("/undo\r")
+        chat.until("taken back")
+        chat.type("\x04")
+        assert chat.ended() == 0
+    assert [m["content"] for m in asked()[-1]["messages"]] == ["one", "You said one", "two"]
