@@ -12,9 +12,9 @@ import ctypes
 import datetime
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
@@ -27,7 +27,7 @@ RENDER_SECONDS = 5.0
 RENDER_CHARACTERS = 1_000_000
 REPEAT_LIMIT = 100_000
 
-Part = Union[str, int]
+Part: TypeAlias = "str | int"
 """Literal text of the template, or the number of the message whose content stands here."""
 
 # The names that published chat templates give to their switch for thinking.
@@ -38,8 +38,22 @@ class _Timeout(BaseException):
     """Rendering took too long; not an Exception, so that no template code can catch it."""
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The template called raise_exception."""
+
+
+# What template code can raise: its own complaints, and Python's about what it does with its values.
+_TEMPLATE_ERRORS = (
+    TemplateError,
+    _RefusedError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -52,8 +66,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         product = 1.0
         for size in sizes:
             product *= float(abs(size)) if isinstance(size, (int, float)) else 1.0
-        if operator == "**" or (product > REPEAT_LIMIT and not all(isinstance(x, (int, float)) for x in (left, right))):
-            raise _Refused(f"{operator} of this size is not allowed")
+        numbers = all(isinstance(operand, (int, float)) for operand in (left, right))
+        if operator == "**" or (product > REPEAT_LIMIT and not numbers):
+            raise _RefusedError(f"{operator} of this size is not allowed")
         return super().call_binop(context, operator, left, right)
 
 
@@ -61,17 +76,27 @@ class ChatTemplate:
     """
     One model's chat template.
 
-    Raises ModelError where the template cannot be compiled, or loses or
+    `thinking_off`: the variables that turn this model's thinking off, where the usual
+    switches do not. Raises ModelError where the template cannot be compiled, or loses or
     reorders what it is given.
     """
 
-    def __init__(self, source: str, *, bos: str, eos: str, started: datetime.datetime) -> None:
+    def __init__(
+        self,
+        source: str,
+        *,
+        bos: str,
+        eos: str,
+        started: datetime.datetime,
+        thinking_off: Mapping[str, Any] | None = None,
+    ) -> None:
         environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         # The date is the job's start, so that a resumed job renders the same prompts.
         environment.globals["strftime_now"] = started.strftime
         self.source = source
+        self._thinking_off = dict(thinking_off or {})
         self._tokens = {"bos_token": bos, "eos_token": eos}
         self._shapes: dict[tuple[tuple[str, ...], bool, bool], list[Part]] = {}
         try:
@@ -98,10 +123,15 @@ class ChatTemplate:
         parts = self._render(roles, thinking, continue_last)
         return parts, [message.content for message in adapted]
 
+    def header(self, messages: Sequence[Message], *, thinking: bool) -> str:
+        """The template's own text after the last message: where the answer begins."""
+        parts, _ = self.layout(messages, thinking=thinking, continue_last=False)
+        return parts[-1] if isinstance(parts[-1], str) else ""
+
     @property
-    def thinks(self) -> bool:
-        """Whether the template has a switch for thinking."""
-        return any(switch in self.source for switch in THINKING_SWITCHES)
+    def can_not_think(self) -> bool:
+        """Whether the template has a switch that turns thinking off."""
+        return bool(self._thinking_off) or any(switch in self.source for switch in THINKING_SWITCHES)
 
     def _render(self, roles: tuple[str, ...], thinking: bool, continue_last: bool) -> list[Part]:
         key = (roles, thinking, continue_last)
@@ -118,7 +148,9 @@ class ChatTemplate:
         return self._shapes[key]
 
     def _call(self, messages: list[dict[str, str]], thinking: bool, generation: bool) -> str:
-        switches = dict.fromkeys(THINKING_SWITCHES, thinking)
+        switches: dict[str, Any] = dict.fromkeys(THINKING_SWITCHES, thinking)
+        if not thinking:
+            switches.update(self._thinking_off)
         try:
             with _time_limit(RENDER_SECONDS):
                 pieces, size = [], 0
@@ -137,8 +169,7 @@ class ChatTemplate:
                 return "".join(pieces)
         except _Timeout:
             raise ModelError(f"the model's chat template runs for more than {RENDER_SECONDS:.0f} s") from None
-        except (TemplateError, _Refused, TypeError, ValueError, KeyError, AttributeError, ArithmeticError,
-                IndexError, RecursionError, MemoryError, NotImplementedError) as error:  # fmt: skip
+        except _TEMPLATE_ERRORS as error:
             raise ModelError(f"the model's chat template fails: {error or type(error).__name__}") from error
 
 
@@ -212,4 +243,4 @@ def _to_json(value: Any, indent: int | None = None, **_: Any) -> str:
 
 
 def _raise_exception(message: str) -> None:
-    raise _Refused(message)
+    raise _RefusedError(message)

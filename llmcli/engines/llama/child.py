@@ -16,12 +16,14 @@ import sys
 import threading
 import traceback
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from llmcli.engines.llama import amx, wire
 from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.library import LoadError, Log, Model, build, devices, supports_gpu
-from llmcli.engines.llama.scheduler import Limits, Request, Scheduler, too_long
+from llmcli.engines.llama.requests import Limits, Request, too_long
+from llmcli.engines.llama.scheduler import Scheduler
 from llmcli.engines.llama.thinking import Marks
 from llmcli.engines.llama.tokens import Tokenizer
 from llmcli.engines.llama.writer import Writer
@@ -96,7 +98,9 @@ class Child:
             model, self._limits, self._log, self._emit, self._report, load.temperature_scale
         )
         template = self._chat_template(load)
-        self._marks, self._inside = _thinking(load.thinking, template)
+        self._template = template
+        self._thinking = load.thinking or {}
+        self._marks = _marks(self._thinking, template)
         self._tokenizer = Tokenizer(model, template, space_prefix=bool(load.space_prefix))
         self._send(
             wire.Loaded(
@@ -110,13 +114,13 @@ class Child:
         asked = layers == "all" or (isinstance(layers, int) and layers > 0)
         if asked and not (supports_gpu() and gpus):
             raise UsageError(
-                "the GPU was asked for, but "
-                + ("llama.cpp finds none" if supports_gpu() else "this llama-cpp-python was built without GPU support"),
+                "the GPU was asked for, but llama.cpp "
+                + ("finds none" if supports_gpu() else "was built without GPU support here"),
                 "llm doctor tells how to install it for a GPU",
             )
         count = 999 if layers == "all" else layers if isinstance(layers, int) else 0
         if layers == "auto" and gpus:
-            count = _layers_that_fit(os.path.getsize(load.path), max(gpu.free for gpu in gpus))
+            count = _layers_that_fit(Path(load.path).stat().st_size, max(gpu.free for gpu in gpus))
         try:
             model = Model(
                 load.path,
@@ -143,6 +147,7 @@ class Child:
             bos=self._model.token_text(self._model.bos),
             eos=self._model.token_text(self._model.eos),
             started=datetime.datetime.fromtimestamp(load.started),
+            thinking_off=(load.thinking or {}).get("off"),
         )
 
     # the wire
@@ -158,6 +163,10 @@ class Child:
                 self._dropped.update(message.ids)  # those not tokenised yet
                 self._tokenized.wait()
                 self._scheduler.cancel(message.ids)
+            elif isinstance(message, wire.Measure):
+                scheduler = self._scheduler
+                measured = (scheduler.decode_seconds, scheduler.busy_seconds, scheduler.decoded_tokens)
+                self._send(wire.Measured(message.id, *measured))
             else:
                 self._work.put(message)
 
@@ -213,21 +222,25 @@ class Child:
             self._scheduler.submit(self._generate_request(message))
 
     def _score_request(self, message: wire.Score) -> Request:
-        tokens, rests = self._tokenizer.encode_with_answers(message.prompt, message.labels)
+        prefix = self._thinking.get("answer_prefix") or ""
+        if self._marks and not prefix and not (self._template and self._template.can_not_think):
+            raise UsageError(
+                "this model always thinks before it answers, so where its answer begins is not known",
+                "set `thinking: {answer_prefix: …}` for it in models.yaml, or use another model for labels",
+            )
+        tokens, rests = self._tokenizer.encode_with_answers(message.prompt, message.labels, prefix)
         longest = max(len(rest) for rest in rests)
         if longest > LONGEST_LABEL:
             raise UsageError(f"a label is {longest} tokens long", f"at most {LONGEST_LABEL} are scored")
         if len(tokens) + longest > self._limits.context:
             raise too_long(len(tokens) + longest, self._limits.context)
         further = sum(len(rest) - 1 for rest in rests)
-        return Request(
-            message.id, tokens, further, labels=message.labels, rests=rests, many=message.many
-        )
+        return Request(message.id, tokens, further, labels=message.labels, rests=rests, many=message.many)
 
     def _generate_request(self, message: wire.Generate) -> Request:
         tokens = self._tokenizer.encode(message.prompt)
         if not tokens:
-            raise UsageError("an empty prompt, and this model has no token to begin with", "give it some text")
+            raise UsageError("the prompt is empty", "give it some text")
         room = self._limits.context - len(tokens)
         wanted = message.sampling.max_tokens
         # An answer needs room too: a quarter of the context, where it may be that long.
@@ -242,7 +255,16 @@ class Child:
             make_writer=lambda limit: self._writer(message.prompt, message.sampling, limit),
             stream=message.stream,
             many=message.many,
+            stable=0 if message.many else self._tokenizer.stable(message.prompt, tokens),
+            wrote=self._tokenizer.remember,
         )
+
+    def _opened(self, prompt: Prompt) -> bool:
+        """Whether the chat template itself has opened the thinking."""
+        if self._marks is None or self._template is None or prompt.raw is not None or prompt.continue_last:
+            return False
+        header = self._template.header(prompt.messages, thinking=prompt.thinking)
+        return header.rstrip().endswith(self._marks.open)
 
     def _writer(self, prompt: Prompt, sampling: Sampling, budget: int) -> Writer:
         constrained = sampling.grammar is not None
@@ -253,22 +275,21 @@ class Child:
             budget=budget,
             candidates=self._scheduler.candidates,
             marks=None if constrained or prompt.raw is not None else self._marks,
-            inside=self._inside and prompt.thinking,
+            inside=self._opened(prompt),
             gbnf=sampling.grammar,
         )
 
 
-def _thinking(settings: dict[str, Any] | None, template: ChatTemplate | None) -> tuple[Marks | None, bool]:
-    """The marks of a model's thinking, from models.yaml, else from its chat template; and whether that opens it."""
-    if settings and settings.get("open"):
-        return Marks(settings["open"], settings["close"]), bool(settings.get("opened"))
+def _marks(settings: dict[str, Any], template: ChatTemplate | None) -> Marks | None:
+    """The marks of a model's thinking: from models.yaml, else those that its chat template speaks of."""
+    if settings.get("open"):
+        return Marks(settings["open"], settings["close"])
     if template is not None and Marks().close in template.source:
-        return Marks(), False
-    return None, False
+        return Marks()
+    return None
 
 
 def _layers_that_fit(model_bytes: int, free: int) -> int:
     """All layers where the file fits with a fifth of the GPU's memory to spare, else a share of them."""
     usable = free * 8 // 10
     return 999 if model_bytes <= usable else max(0, usable * 32 // max(model_bytes, 1))
-

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -68,6 +67,7 @@ class LlamaEngine:
         self._routes: dict[int, SimpleQueue[Any]] = {}
         self._activity = "starting"
         self._closed = False
+        self._obituary = EngineCrashed("the engine is closed")
         self.epoch = 0
         self._start_child()  # imports while we look at the file
         try:
@@ -104,7 +104,7 @@ class LlamaEngine:
 
     @property
     def activity(self) -> str:
-        """What it is busy with, for somebody who waits: "loading the model, 40%"; empty for nothing to tell."""
+        """What it is busy with, for somebody who waits ("loading the model, 40%"), or nothing."""
         return self._activity
 
     @property
@@ -166,6 +166,12 @@ class LlamaEngine:
         self._loaded()
         wanted = tuple(labels)
         yield from Call(self, prompts, lambda i, prompt, many: wire.Score(i, prompt, wanted, many)).results()
+
+    def measure(self) -> wire.Measured:
+        """How the child has spent its time; for benchmarks."""
+        message = self._ask(wire.Measure)
+        assert isinstance(message, wire.Measured)
+        return message
 
     def close(self) -> None:
         """End the child."""
@@ -346,7 +352,7 @@ def _stamps(parts: Sequence[Path]) -> list[tuple[int, int, int, int]]:
     stamps = []
     for part in parts:
         try:
-            state = os.stat(part)
+            state = part.stat()
         except OSError:
             stamps.append((0, 0, 0, 0))  # deleted: what is mapped stays whole
             continue

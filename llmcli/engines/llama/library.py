@@ -24,8 +24,8 @@ from llama_cpp._ggml import libggml
 Array = np.ndarray[Any, np.dtype[Any]]
 
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8}
-LOG_WARN = 2  # ggml_log_level: 1 info, 2 warn, 3 error, 4 debug, 5 continuation
-LOG_ERROR = 3
+LOG_WARN = 3  # ggml_log_level (ggml.h): 1 debug, 2 info, 3 warn, 4 error, 5 continuation
+LOG_ERROR = 4
 
 
 class LoadError(Exception):
@@ -70,7 +70,7 @@ def devices() -> list[Device]:
         device = ggml.ggml_backend_dev_get(index)
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         ggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-        kind = ggml.ggml_backend_dev_type(device)  # ggml-backend.h: 0 CPU, 1 GPU, 2 integrated GPU, 3 accelerator
+        kind = ggml.ggml_backend_dev_type(device)  # ggml-backend.h: 0 CPU, 1 GPU, 2 integrated GPU
         found.append(
             Device(
                 ggml.ggml_backend_dev_name(device).decode("utf-8", "replace"),
@@ -364,7 +364,8 @@ class Context:
         pointer = lib.llama_get_logits(self._context)
         address = ctypes.addressof(pointer.contents)
         count = rows * self._vocab_size
-        flat = np.frombuffer((ctypes.c_float * count).from_address(address), dtype=np.float32)
+        buffer: Any = (ctypes.c_float * count).from_address(address)
+        flat: Array = np.frombuffer(buffer, dtype=np.float32)
         return flat.reshape(rows, self._vocab_size)
 
     def fork(self, source: int, target: int, length: int) -> None:

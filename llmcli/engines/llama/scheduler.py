@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,80 +27,20 @@ from llmcli.engines.llama.library import (
     Model,
 )
 from llmcli.engines.llama.prefixes import Prefixes
+from llmcli.engines.llama.requests import (
+    BATCH_TOKENS,
+    BRANCH_SEQUENCES,
+    RESIDENTS,
+    WORTH_SHARING,
+    Branch,
+    Event,
+    Limits,
+    Request,
+    Slot,
+)
 from llmcli.engines.llama.tokens import common_prefix
-from llmcli.engines.llama.writer import Writer
-from llmcli.errors import EngineCrashed, InputTooLong, LlmError, UnusableAnswer
-from llmcli.messages import Completion, LabelScores, Piece, Usage
-
-BATCH_TOKENS = 512
-WORTH_SHARING = 16
-"""Tokens that two prompts must share before their beginning is evaluated on its own."""
-RESIDENTS = 4
-BRANCH_SEQUENCES = 24
-"""Sequences kept for labels of several tokens: each is a branch at the end of its prompt."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the scheduler may use: tokens of a sequence, cells in all, sequences decoded together."""
-
-    context: int
-    cells: int
-    parallel: int
-    threads: int
-    flash_attention: bool | None = None
-    kv_type: str | None = None
-    sequential: bool = False
-
-
-@dataclass(eq=False)
-class Request:
-    """
-    A tokenised prompt and what is wanted of it.
-
-    Either an answer (`writer`, made once it is known how much room there is) or the scores of
-    `labels`, whose tokens after the shared prompt are `rests`. `many`: more like it follow.
-    """
-
-    id: int
-    tokens: list[int]
-    answer_tokens: int
-    make_writer: Callable[[int], Writer] | None = None
-    labels: tuple[str, ...] = ()
-    rests: list[list[int]] = field(default_factory=list)
-    stream: bool = False
-    many: bool = False
-
-    @property
-    def cells(self) -> int:
-        """Cells of the KV cache that it needs at most."""
-        return len(self.tokens) + self.answer_tokens
-
-
-@dataclass(eq=False)
-class Slot:
-    """A request that has a sequence: `past` tokens are evaluated, `pending` come next."""
-
-    request: Request
-    sequence: int
-    pending: list[int]
-    past: int = 0
-    cached: int = 0
-    writer: Writer | None = None
-    scores: list[float] = field(default_factory=list)
-    open_branches: int = 0
-
-
-@dataclass(eq=False)
-class Branch:
-    """One label of several tokens, on its own sequence at the end of its prompt."""
-
-    slot: Slot
-    label: int
-    sequence: int = -1
-
-
-Event = Callable[[int, "Piece | Completion | LabelScores | LlmError"], None]
+from llmcli.errors import EngineCrashed, LlmError, UnusableAnswer
+from llmcli.messages import LabelScores, Piece, Usage
 
 
 class Scheduler:
@@ -201,7 +140,7 @@ class Scheduler:
             except LoadError as error:
                 self._waiting.popleft()
                 self._emit(request.id, EngineCrashed(f"llama.cpp cannot make a context: {error}"))
-            except _Aborted:  # it waits on, at its place, unless it is what was cancelled
+            except _AbortedError:  # it waits on, at its place, unless it is what was cancelled
                 return
 
     # room
@@ -303,10 +242,10 @@ class Scheduler:
                 self._batch.clear()
                 self._batch.add(sequence, start, request.tokens[start : min(start + BATCH_TOKENS, alike)])
                 self._decode()
-        except (_Aborted, _NoRoom, EngineCrashed) as reason:
+        except (_AbortedError, _NoRoomError, EngineCrashed) as reason:
             self._context.clear(sequence)
             self._free.append(sequence)
-            if isinstance(reason, _Aborted):
+            if isinstance(reason, _AbortedError):
                 raise
             return  # unshared, then
         self._free += self._prefixes.keep(sequence, request.tokens[:alike])
@@ -338,7 +277,7 @@ class Scheduler:
         self._report(runs)
         try:
             self._decode()
-        except (_Aborted, _NoRoom, EngineCrashed) as reason:
+        except (_AbortedError, _NoRoomError, EngineCrashed) as reason:
             self._undo(branches, runs, reason)
             return
         logits = self._context.logits(self._batch.outputs) if self._batch.outputs else None
@@ -348,6 +287,7 @@ class Scheduler:
         for slot, count, row in runs:
             slot.past += count
             slot.pending = slot.pending[count:]
+            self._keep_snapshot(slot)
             if not slot.pending and logits is not None:
                 self._go_on(slot, logits[row])
 
@@ -358,13 +298,33 @@ class Scheduler:
         for slot in ordered:
             if not slot.pending or not self._batch.room:
                 continue
-            count = min(len(slot.pending), self._batch.room)
+            count = min(len(slot.pending), self._batch.room, self._until_snapshot(slot))
             whole = count == len(slot.pending)
-            row = self._batch.add(
-                slot.sequence, slot.past, slot.pending[:count], "last" if whole else "none"
-            )
+            row = self._batch.add(slot.sequence, slot.past, slot.pending[:count], "last" if whole else "none")
             runs.append((slot, count, row))
         return runs
+
+    def _until_snapshot(self, slot: Slot) -> int:
+        """
+        Tokens to evaluate before a state that the next turn can go on from must be kept.
+
+        Recurrent state cannot be cut back later: the copy is made when it stands there.
+        """
+        stable = slot.request.stable
+        if not self._whole_only or slot.request.many or slot.past >= stable:
+            return BATCH_TOKENS
+        return stable - slot.past
+
+    def _keep_snapshot(self, slot: Slot) -> None:
+        assert self._context is not None and self._prefixes is not None
+        stable = slot.request.stable
+        if not self._whole_only or slot.request.many or slot.past != stable or not stable:
+            return
+        if self._limits.sequential or len(self._free) <= BRANCH_SEQUENCES:
+            return
+        sequence = self._free.pop()
+        self._context.fork_whole(slot.sequence, sequence)
+        self._free += self._prefixes.keep(sequence, slot.request.tokens[:stable])
 
     def _add_branches(self) -> list[tuple[Branch, int]]:
         """Labels of several tokens, as far as there are sequences and room."""
@@ -389,11 +349,11 @@ class Scheduler:
         self.decode_seconds += time.perf_counter() - began
         self.decoded_tokens += self._batch.count
         if code == 2:
-            raise _Aborted
+            raise _AbortedError
         if code == 1:
-            raise _NoRoom
+            raise _NoRoomError
         if code != 0:
-            raise EngineCrashed(f"llama.cpp could not evaluate a batch (code {code}): {self._log.last_error()}")
+            raise EngineCrashed(f"llama.cpp cannot evaluate a batch ({code}): {self._log.last_error()}")
 
     def _undo(
         self, branches: list[tuple[Branch, int]], runs: list[tuple[Slot, int, int]], reason: Exception
@@ -407,7 +367,7 @@ class Scheduler:
         for slot, _, _ in runs:
             if not self._context.cut(slot.sequence, slot.past):
                 self._restart(slot)
-        if isinstance(reason, _NoRoom):
+        if isinstance(reason, _NoRoomError):
             freed = self._prefixes.evict()
             self._free += freed
             if not freed:
@@ -449,8 +409,12 @@ class Scheduler:
         for piece in writer.finish():
             self._stream(slot, piece)
         evaluated = (slot.request.tokens + writer.tokens)[: slot.past]
-        self._leave(slot, keep=None if slot.request.many else evaluated)
-        self._emit(slot.request.id, writer.completion(len(slot.request.tokens), slot.cached))
+        kept = not slot.request.many and not (self._whole_only and slot.request.stable)
+        self._leave(slot, keep=evaluated if kept else None)
+        completion = writer.completion(len(slot.request.tokens), slot.cached)
+        if slot.request.wrote and not slot.request.many and not completion.thinking:
+            slot.request.wrote(completion.text, writer.tokens)
+        self._emit(slot.request.id, completion)
 
     def _stream(self, slot: Slot, piece: Piece) -> None:
         if slot.request.stream:
@@ -508,11 +472,11 @@ class Scheduler:
         )
 
 
-class _Aborted(Exception):
+class _AbortedError(Exception):
     """A decode was ended by a cancel."""
 
 
-class _NoRoom(Exception):
+class _NoRoomError(Exception):
     """The KV cache had no cells for a batch."""
 
 
@@ -520,13 +484,3 @@ def log_probability(logits: Array, token: int) -> float:
     """Log-softmax of one row of logits (shape: vocabulary) at one token."""
     top = float(logits.max())
     return float(logits[token]) - top - float(np.log(np.exp(logits - top, dtype=np.float64).sum()))
-
-
-def too_long(tokens: int, context: int) -> InputTooLong:
-    """The error for a prompt that does not fit."""
-    return InputTooLong(
-        f"the prompt is {tokens:,} tokens and the context is {context:,}",
-        "use --truncate, or a model with a longer context",
-        tokens,
-        context,
-    )

@@ -12,10 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from llmcli.engines.llama.chat_template import ChatTemplate, Part
+from msgspec.structs import replace
+
+from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.library import Model, is_control, strips
 from llmcli.errors import ModelError, UnusableAnswer
 from llmcli.messages import Prompt
+
+MOST_REPLIES = 256
 
 
 class Tokenizer:
@@ -39,6 +43,7 @@ class Tokenizer:
         self._find_special = _any_of(self._special)
         self._cut = _any_of(self._user_defined_marks())
         self._literals: dict[str, list[str | int]] = {}
+        self._replies: dict[str, tuple[int, ...]] = {}
         self._tails: dict[tuple[str, tuple[str, ...]], tuple[list[int], list[list[int]]]] = {}
 
     def _user_defined_marks(self) -> list[str]:
@@ -65,15 +70,43 @@ class Tokenizer:
         """
         return self._ids(self._runs(prompt))
 
-    def encode_with_answers(self, prompt: Prompt, answers: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    def stable(self, prompt: Prompt, tokens: Sequence[int]) -> int:
+        """
+        How many of a prompt's ids the conversation's next prompt will begin with as well.
+
+        That is all but the header of the answer, which some templates rewrite.
+        """
+        if prompt.raw is not None or prompt.continue_last or not prompt.messages:
+            return len(tokens)
+        return common_prefix(self.encode(replace(prompt, continue_last=True)), tokens)
+
+    def remember(self, reply: str, tokens: Sequence[int]) -> None:
+        """
+        Keep the ids of a reply that the model wrote, for the prompts that quote it.
+
+        Tokenised anew it may come out otherwise, and what stands in the cache would not match.
+        """
+        if self._space_prefix or not tokens or reply != reply.strip():
+            return
+        if len(self._replies) > MOST_REPLIES:
+            self._replies.clear()
+        self._replies[reply] = tuple(tokens)
+
+    def encode_with_answers(
+        self, prompt: Prompt, answers: Sequence[str], prefix: str = ""
+    ) -> tuple[list[int], list[list[int]]]:
         """
         A prompt and the token sequences of some possible answers to it.
+
+        `prefix` is template text that stands between the assistant's header and the final answer.
 
         Each answer is tokenised together with the text it follows; what all share
         belongs to the prompt. An answer whose tokens begin another's is ended by the
         end-of-turn token, so that the two can be told apart.
         """
         runs = self._runs(prompt)
+        for piece in self._literal(prefix):
+            runs = [*runs[:-1], f"{runs[-1]}{piece}"] if isinstance(piece, str) else [*runs, piece, ""]
         last = str(runs[-1])
         key = (last, tuple(answers))
         if key not in self._tails:
@@ -97,7 +130,7 @@ class Tokenizer:
             if any(other[: len(rest)] == rest for other in others):
                 rests[number] = rest + [end]
         if len({tuple(rest) for rest in rests}) < len(rests):
-            raise UnusableAnswer("two labels are the same tokens to this model", "use labels that differ more")
+            raise UnusableAnswer("two labels are the same to this model", "use labels that differ more")
         return tails[0][:shared], rests
 
     def count(self, text: str) -> int:
@@ -118,8 +151,7 @@ class Tokenizer:
         )
         runs: list[str | int] = [""]
         for part in parts:
-            pieces = self._literal(part) if isinstance(part, str) else [self._neutral(contents[part])]
-            for piece in pieces:
+            for piece in self._literal(part) if isinstance(part, str) else self._content(contents[part]):
                 if isinstance(piece, int):
                     runs += [piece, ""]
                 else:
@@ -132,6 +164,10 @@ class Tokenizer:
         if self._model.add_bos and bos >= 0 and first != bos:
             return [bos, *runs]
         return runs
+
+    def _content(self, text: str) -> Sequence[str | int]:
+        """A message's own text, or the ids that the model wrote it in."""
+        return self._replies.get(text) or [self._neutral(text)]
 
     def _literal(self, text: str) -> list[str | int]:
         """The template's own text, its special tokens as ids."""

@@ -7,7 +7,7 @@ Frames of `multiprocessing.connection`, each one msgpack message of the types be
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -62,13 +62,19 @@ class Count(Struct, frozen=True, tag=True):
     """Count the tokens of prompts (through the chat template) and of texts (as they stand)."""
 
     id: int
-    items: tuple[Union[Prompt, str], ...]
+    items: tuple[Prompt | str, ...]
 
 
 class Cancel(Struct, frozen=True, tag=True):
     """Forget these requests, running or waiting; they are not answered."""
 
     ids: tuple[int, ...]
+
+
+class Measure(Struct, frozen=True, tag=True):
+    """How has the time gone so far? For benchmarks."""
+
+    id: int
 
 
 # child → parent
@@ -113,6 +119,15 @@ class Counted(Struct, frozen=True, tag=True):
     tokens: tuple[int, ...]
 
 
+class Measured(Struct, frozen=True, tag=True):
+    """Seconds in llama_decode, seconds with something to do, tokens decoded; since loading."""
+
+    id: int
+    decode_seconds: float
+    busy_seconds: float
+    tokens: int
+
+
 class Progress(Struct, frozen=True, tag=True):
     """What the child is busy with, for the line that a waiting user sees."""
 
@@ -130,12 +145,14 @@ class Failed(Struct, frozen=True, tag=True):
     context: int = 0
 
 
-ToChild = Union[Load, Generate, Score, Count, Cancel]
-ToParent = Union[Loaded, Written, Answered, Scored, Counted, Progress, Failed]
+ToChild: TypeAlias = "Load | Generate | Score | Count | Cancel | Measure"
+ToParent: TypeAlias = "Loaded | Written | Answered | Scored | Counted | Measured | Progress | Failed"
 
 encode = msgspec.msgpack.Encoder().encode
-decode_to_child = msgspec.msgpack.Decoder(ToChild).decode
-decode_to_parent = msgspec.msgpack.Decoder(ToParent).decode
+decode_to_child = msgspec.msgpack.Decoder(Load | Generate | Score | Count | Cancel | Measure).decode
+decode_to_parent = msgspec.msgpack.Decoder(
+    Loaded | Written | Answered | Scored | Counted | Measured | Progress | Failed
+).decode
 
 
 def failed(request: int, error: LlmError) -> Failed:

@@ -1,0 +1,94 @@
+"""
+What the scheduler works on: requests, the slots they get, the branches of their labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from llmcli.engines.llama.writer import Writer
+from llmcli.errors import InputTooLong, LlmError
+from llmcli.messages import Completion, LabelScores, Piece
+
+BATCH_TOKENS = 512
+WORTH_SHARING = 16
+"""Tokens that two prompts must share before their beginning is evaluated on its own."""
+RESIDENTS = 4
+BRANCH_SEQUENCES = 24
+"""Sequences kept for labels of several tokens: each is a branch at the end of its prompt."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the scheduler may use: tokens of a sequence, cells in all, sequences decoded together."""
+
+    context: int
+    cells: int
+    parallel: int
+    threads: int
+    flash_attention: bool | None = None
+    kv_type: str | None = None
+    sequential: bool = False
+
+
+@dataclass(eq=False)
+class Request:
+    """
+    A tokenised prompt and what is wanted of it.
+
+    Either an answer (`writer`, made once it is known how much room there is) or the scores of
+    `labels`, whose tokens after the shared prompt are `rests`. `many`: more like it follow.
+    """
+
+    id: int
+    tokens: list[int]
+    answer_tokens: int
+    make_writer: Callable[[int], Writer] | None = None
+    labels: tuple[str, ...] = ()
+    rests: list[list[int]] = field(default_factory=list)
+    stream: bool = False
+    many: bool = False
+    stable: int = 0
+    wrote: Callable[[str, list[int]], None] | None = None
+
+    @property
+    def cells(self) -> int:
+        """Cells of the KV cache that it needs at most."""
+        return len(self.tokens) + self.answer_tokens
+
+
+@dataclass(eq=False)
+class Slot:
+    """A request that has a sequence: `past` tokens are evaluated, `pending` come next."""
+
+    request: Request
+    sequence: int
+    pending: list[int]
+    past: int = 0
+    cached: int = 0
+    writer: Writer | None = None
+    scores: list[float] = field(default_factory=list)
+    open_branches: int = 0
+
+
+@dataclass(eq=False)
+class Branch:
+    """One label of several tokens, on its own sequence at the end of its prompt."""
+
+    slot: Slot
+    label: int
+    sequence: int = -1
+
+
+Event = Callable[[int, "Piece | Completion | LabelScores | LlmError"], None]
+
+
+def too_long(tokens: int, context: int) -> InputTooLong:
+    """The error for a prompt that does not fit."""
+    return InputTooLong(
+        f"the prompt is {tokens:,} tokens and the context is {context:,}",
+        "use --truncate, or a model with a longer context",
+        tokens,
+        context,
+    )
