@@ -821,20 +821,13 @@ def test_the_command_ends_with_the_code_of_what_went_wrong(llm, status, code):
 
 # ---------------------------------------------------------- a real server
 
-# llama_cpp.server has no option for it: where a virtual machine announces AMX and then faults on it, the
-# model must be loaded without the extra buffer types (measured: SIGSEGV in ggml_backend_amx_mul_mat).
+# As the local engine does: llama.cpp would crash in Intel's AMX units where some compilers built it.
 REAL_SERVER = """
-import llama_cpp.llama_cpp as low
+from llmcli.engines.llama import amx
 
-defaults = low.llama_model_default_params
-
-def without_extra_buffers():
-    params = defaults()
-    params.use_extra_bufts = False
-    return params
-
-low.llama_model_default_params = without_extra_buffers
+amx.keep_off()
 from llama_cpp.server.__main__ import main
+
 main()
 """
 NEEDED = ("llama_cpp", "fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
