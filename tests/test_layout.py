@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,3 +163,26 @@ def test_words_are_spread_over_lines_whole_and_in_order(given_words, widths):
     lines = spread(" ".join(given_words), widths)
     assert len(lines) == len(widths)
     assert " ".join(lines).split() == given_words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\n" + "x = 1\n" * 200_000,
+        "<" + ">" * 300_000 + " a b",
+        "http://" + "a" * 300_000 + " b c",
+        " " * 300_000 + "a",
+        "- " * 100_000 + "a",
+        "> " * 100_000 + "a",
+        "| a " * 50_000,
+        "第" * 300_000,
+        "\n".join(["The bridge was closed for seven weeks because of a pillar that"] * 10_000),
+        "\n".join(["第一行是这样的一个很长的句子因为我们需要很长的句子来测试这个程序"] * 10_000),
+    ],
+    ids=lambda text: text[:8],
+)
+def test_a_hostile_text_is_taken_apart_in_time_that_grows_with_its_length(text):
+    begin = time.process_time()
+    made = "".join(written(part, getattr(part, "text", "")) for part in parts(text))
+    assert made.count("\n") == text.count("\n")
+    assert time.process_time() - begin < 5

@@ -284,7 +284,7 @@ BAD = [
     (GOOD + "sampling: {max_tokens: 0}\n", 3, "max_tokens is a whole number from 1"),
     (GOOD + "sampling: {schema: x}\n", 3, "'schema' is no key of sampling"),
     (GOOD + "examples:\n  - {text: a}\n", 4, "an example has a text and a reply"),
-    (GOOD + "labels: [a, b]\nexamples:\n  - {text: t, reply: c}\n", 1, "is none of the labels"),
+    (GOOD + "labels: [a, b]\nexamples:\n  - {text: t, reply: c}\n", 5, "is none of the labels"),
     (GOOD + "labels: [a, b]\nschema: {type: object}\n", 1, "labels or a schema, not both"),
     (GOOD + "schema: {maximum: .inf}\n", None, None),  # `.inf` is a text in the core of YAML 1.2 as read here
     (GOOD + "mode: extract\n", 1, "mode extract needs 'extract'"),

@@ -132,10 +132,12 @@ class ScriptedEngine:
         self, prompts: Iterable[Prompt], labels: Sequence[str]
     ) -> Iterator[tuple[int, LabelScores | LlmError]]:
         """Score the labels for every prompt as it comes."""
+        wanted = tuple(labels)
+        room = max(map(_count, wanted))
         for position, prompt in enumerate(prompts):
             answer: LabelScores | LlmError
             try:
-                answer = self._scores(prompt, tuple(labels))
+                answer = self._scores(prompt, wanted, room)
             except EngineCrashed:
                 raise
             except LlmError as error:
@@ -164,10 +166,10 @@ class ScriptedEngine:
         answer, reason, written = _cut(reply, sampling.stop, limit)
         return Completion(answer, reason, Usage(prompt=used, answer=written), reply.thinking)
 
-    def _scores(self, prompt: Prompt, labels: tuple[str, ...]) -> LabelScores:
+    def _scores(self, prompt: Prompt, labels: tuple[str, ...], room: int) -> LabelScores:
         text = prompt.text
         self._note("score", prompt, labels)
-        used = self._admit(text, room=max(map(_count, labels)))
+        used = self._admit(text, room)
         reply = self._reply(text, labels)
         self._wait()
         weights = _weights(reply, labels)

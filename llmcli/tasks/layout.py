@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from msgspec import Struct
 
@@ -40,9 +40,13 @@ _MARK = re.compile(
     r"(?P<quote>\s*(?:>\s?)*)(?P<mark>(?:\s*(?:#{1,6}|[-*+•–]|\d{1,3}[.)]|[a-zA-Z]\))\s+(?:\[[ xX]\]\s+)?)*)"
 )
 _FENCE = re.compile(r"\s*(?:>\s?)*(```+|~~~+)")
-_DEFINITION = re.compile(r"\s*(?:\[[^\]]+\]:|<\S+>|https?://\S+|!\[[^\]]*\]\([^)]*\))\s*\S*\s*\Z")
+# A line that is nothing but an address, a picture, or where a link leads. Linear, whatever the line holds.
+_ADDRESS = re.compile(
+    r'\s*(?:\[[^\]]+\]:\s*\S+|<[^\s>]+>|https?://\S+|!\[[^\]]*\]\([^)]*\))(?:\s+"[^"]*")?\s*\Z'
+)
 _SENTENCE_END = re.compile(r"[.!?…。！？:;]['\"”’)\]]*\Z")
 _CELL = re.compile(r"((?<!\\)\|)")
+_NOT_FIRST = tuple("。，、！？；：」』）")  # no line begins with one of these
 _WIDE = re.compile(r"[⺀-鿿가-힯＀-￯]")
 
 
@@ -54,12 +58,10 @@ def parts(text: str) -> list[Part]:
     ['Hi', '\\n\\n', 'one']
     """
     made: list[Part] = []
-    for part in _parts(text):
-        if isinstance(part, str) and made and isinstance(made[-1], str):
-            made[-1] += part
-        elif part != "":
-            made.append(part)
-    return made
+    for is_layout, run in groupby(_parts(text), key=lambda part: isinstance(part, str)):
+        same = list(run)
+        made += ["".join(map(str, same))] if is_layout else same
+    return [part for part in made if part != ""]
 
 
 def written(part: Part, answer: str) -> str:
@@ -86,22 +88,25 @@ def spread(words: str, widths: Sequence[int]) -> list[str]:
     ['eins zwei', 'drei vier']
     """
     lines = []
-    left = sum(widths)
+    start, left = 0, sum(widths)
     for width in widths[:-1]:
-        cut = _cut_near(words, round(len(words) * width / left)) if left else 0
-        lines.append(words[:cut].rstrip())
-        words = words[cut:].lstrip()
-        left -= width
-    return [*lines, words]
+        cut = _cut_near(words, start, start + round((len(words) - start) * width / left)) if left else start
+        lines.append(words[start:cut].strip())
+        start, left = cut, left - width
+    return [*lines, words[start:].strip()]
 
 
-def _cut_near(words: str, wanted: int) -> int:
+def _cut_near(words: str, start: int, wanted: int) -> int:
     """The break between two words that is nearest; any place in a script that has no spaces."""
-    before, after = words.rfind(" ", 0, wanted + 1), words.find(" ", wanted)
+    before = words.rfind(" ", max(start + 1, wanted - 200), wanted + 1)
+    after = words.find(" ", wanted, wanted + 200)
     near = min((place for place in (before, after) if place > 0), key=lambda p: abs(p - wanted), default=None)
-    if near is not None and (abs(near - wanted) <= 20 or not _WIDE.search(words)):
-        return near
-    return wanted if _WIDE.search(words) else len(words)
+    wide = _WIDE.search(words, max(start, wanted - 1), wanted + 1)
+    if wide and (near is None or abs(near - wanted) > 20):
+        return wanted + 1 if words[wanted : wanted + 1] in _NOT_FIRST else wanted
+    if near is None:
+        near = words.find(" ", wanted)
+    return near if near >= 0 else len(words)
 
 
 def _parts(text: str) -> Iterator[Part]:
@@ -111,7 +116,7 @@ def _parts(text: str) -> Iterator[Part]:
     for number, line in enumerate(lines):
         end = "\n" if number < len(lines) - 1 else ""
         opened = _FENCE.match(line)
-        plain = fence or opened or not any(map(str.isalpha, line)) or _DEFINITION.match(line)
+        plain = fence or opened or not any(map(str.isalpha, line)) or _ADDRESS.match(line)
         if plain or _is_row(line):
             yield from _block_parts(block)
             block = []

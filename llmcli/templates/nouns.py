@@ -10,7 +10,6 @@ from llmcli.registry import Source
 
 ParamType = Literal["str", "int", "float", "bool", "list"]
 Mode = Literal["generate", "label", "extract"]
-Value = str | int | float | bool | list[str]
 
 
 class Param(Struct, frozen=True):

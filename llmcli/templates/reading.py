@@ -85,7 +85,7 @@ def with_overrides(template: Template, overrides: Mapping[str, Any]) -> Template
 
     Raises BadConfig.
     """
-    reading = _Reading({param.name: param for param in template.params})
+    reading = _Reading({param.name: param for param in template.params}, template.labels)
     changed = reading.fields(node_of(overrides), OVERRIDABLE)
     new = msgspec.structs.replace(template, **changed)
     problems = reading.problems + _mode_problems(new, None)
@@ -121,7 +121,7 @@ def _read(found: Found) -> tuple[Template | None, list[Problem]]:
         node = compose(data)
     except Refused as refused:
         return None, [*problems, refused.problem]
-    reading = _Reading({})
+    reading = _Reading({}, None)
     fields = reading.fields(node, frozenset(FIELDS))
     problems += reading.problems
     problems += _first_line(node) + [
@@ -140,8 +140,9 @@ def _read(found: Found) -> tuple[Template | None, list[Problem]]:
 class _Reading:
     """One template being read: the parameters it declares, the keys it has, what is wrong so far."""
 
-    def __init__(self, params: dict[str, Param]) -> None:
+    def __init__(self, params: dict[str, Param], labels: tuple[str, ...] | None) -> None:
         self.params = params
+        self.labels = labels
         self.seen: set[str] = set()
         self.problems: list[Problem] = []
 
@@ -149,11 +150,11 @@ class _Reading:
         self.problems.append(Problem(line_of(node), message))
 
     def fields(self, node: yaml.Node, allowed: frozenset[str]) -> dict[str, Any]:
-        """The fields of a Template; `params` first, because the prompts are checked against them."""
+        """The fields of a Template; `params` and `labels` first, because others are checked against them."""
         entries = self.mapping(node, allowed, "a template")
         self.seen = set(entries)
         made: dict[str, Any] = {}
-        for key in sorted(entries, key=lambda key: key != "params"):
+        for key in sorted(entries, key=lambda key: (key != "params", key != "labels")):
             made.update(FIELDS[key](self, key, entries[key]))
         return made
 
@@ -292,6 +293,7 @@ def _labels(reading: _Reading, key: str, node: yaml.Node) -> dict[str, Any]:
     labels = tuple(label.strip() for label in reading.texts(node, "labels"))
     if len(labels) < 2 or "" in labels or len(set(labels)) < len(labels):
         reading.note(node, "labels are two or more different texts")
+    reading.labels = labels
     return {"labels": labels}
 
 
@@ -323,6 +325,9 @@ def _examples(reading: _Reading, key: str, node: yaml.Node) -> dict[str, Any]:
         if not entries.keys() >= {"text", "reply"}:
             reading.note(item, "an example has a text and a reply")
             continue
+        reply = reading.text(entries["reply"], "reply")
+        if reading.labels and reply.strip() not in reading.labels:
+            reading.note(entries["reply"], f"an example's reply {reply!r} is none of the labels")
         given = reading.mapping(entries["params"], frozenset(reading.params), "an example's params") if (
             "params" in entries
         ) else {}  # fmt: skip
@@ -332,9 +337,7 @@ def _examples(reading: _Reading, key: str, node: yaml.Node) -> dict[str, Any]:
                 params[name] = typed(reading.params[name], value_of(value))
             except ValueError as error:
                 reading.note(value, f"an example's {name} {error}")
-        examples.append(
-            Example(reading.text(entries["text"], "text"), reading.text(entries["reply"], "reply"), params)
-        )
+        examples.append(Example(reading.text(entries["text"], "text"), reply, params))
     return {"examples": tuple(examples)}
 
 
@@ -398,9 +401,6 @@ def _mode_problems(template: Template, line: int | None) -> list[Problem]:
         found.append(Problem(line, f"mode {template.mode} needs {needed!r}"))
     if has_labels and (template.schema is not None or template.schema_param is not None):
         found.append(Problem(line, "labels or a schema, not both"))
-    replies = [example.reply.strip() for example in template.examples]
-    if template.labels and (wrong := [reply for reply in replies if reply not in template.labels]):
-        found.append(Problem(line, f"an example's reply {wrong[0]!r} is none of the labels"))
     return found
 
 
