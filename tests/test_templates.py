@@ -28,7 +28,7 @@ from llmcli.templates import (
     starter,
     with_overrides,
 )
-from llmcli.templates.reading import GLOBAL_OPTIONS
+from llmcli.templates.keys import GLOBAL_OPTIONS
 
 BUILT_IN = sorted(path.stem for path in shipped("prompts").glob("*.yaml"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from llmcli.cli.door import HOUSE_OPTIONS
 from llmcli.cli.options import parameters
 from llmcli.cli.text import GROUPS
-from llmcli.templates.reading import GLOBAL_OPTIONS
+from llmcli.templates.keys import GLOBAL_OPTIONS
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
