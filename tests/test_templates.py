@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,6 @@ from llmcli.templates import (
     starter,
     with_overrides,
 )
-from llmcli.templates.keys import GLOBAL_OPTIONS
 
 BUILT_IN = sorted(path.stem for path in shipped("prompts").glob("*.yaml"))
 
@@ -92,12 +90,6 @@ def test_every_built_in_template_passes_its_own_check(name):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_listing_says_what_the_template_says(name):
     assert help_line(shipped("prompts") / f"{name}.yaml") == built_in(name).help
-
-
-def test_no_parameter_can_have_the_name_of_an_option_that_every_command_has(llm):
-    options = re.findall(r"^ +(?:-\w, )?--([a-z-]+)", llm("title", "--help").stdout, re.MULTILINE)
-    assert {"model", "json", "help"} <= set(options)
-    assert {option.replace("-", "_") for option in options} <= GLOBAL_OPTIONS
 
 
 @pytest.mark.parametrize("name", sorted(set(BUILT_IN) - {"code"}))
