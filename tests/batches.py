@@ -58,7 +58,8 @@ class Batches:
         }
         out, err = io.BytesIO(), io.BytesIO()
         outside = Environment(stdin=io.BytesIO(stdin), stdout=out, stderr=err, verbose=verbose)
-        engine = open_engine(self.reference.partition(":")[2], EngineOptions())
+        on_ray = options.get("on") == "ray"
+        engine = None if on_ray else open_engine(self.reference.partition(":")[2], EngineOptions())
         job = Job(template, values, Sampling(), model=self.reference)
         error = None
         try:
@@ -66,7 +67,8 @@ class Batches:
         except LlmError as raised:
             error = raised
         finally:
-            engine.close()
+            if engine is not None:
+                engine.close()
         texts = [stream.getvalue().decode("utf-8", "surrogateescape") for stream in (out, err)]
         return Done(error, *texts)
 

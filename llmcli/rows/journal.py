@@ -21,8 +21,6 @@ import msgspec
 
 from llmcli.atomic import sync_folder
 from llmcli.errors import (
-    BY_NAME,
-    BackendUnreachable,
     CannotCreate,
     InputOutputError,
     LlmError,
@@ -31,6 +29,7 @@ from llmcli.errors import (
     UsageError,
     from_os_error,
 )
+from llmcli.rows.answers import PASSING, decode, encode
 from llmcli.rows.job import Identity
 from llmcli.tasks import Result
 
@@ -38,7 +37,6 @@ APPLICATION = 0x6C6C6D72  # "llmr", in the database's header
 GROUP_SECONDS = 0.2  # the longest that an answer waits for its commit
 GROUP_ANSWERS = 20_000  # the most that may wait; then whoever brings more waits too
 CACHE_KIB = 4_000  # pages in memory, whatever the number of rows
-OK, FAILED, PASSING = 0, 1, 2  # an answer; an error; an error that is not the row's fault
 
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -46,8 +44,6 @@ CREATE TABLE rows (id INTEGER PRIMARY KEY, key BLOB NOT NULL, kind INTEGER NOT N
 CREATE UNIQUE INDEX rows_key ON rows (key);
 CREATE INDEX rows_failed ON rows (kind) WHERE kind > 0;
 """
-
-_result = msgspec.msgpack.Decoder(Result)
 
 
 class Journal:
@@ -149,7 +145,7 @@ class Journal:
 
     def put(self, key: bytes, answer: Result | LlmError) -> None:
         """Hand over an answer; it is committed within 200 ms. Raises what an earlier commit failed with."""
-        kind, blob = _encode(answer)
+        kind, blob = encode(answer)
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < GROUP_ANSWERS or self._failure is not None)
             self._raise_failure()
@@ -163,7 +159,7 @@ class Journal:
             found = self._reading.execute("SELECT kind, answer FROM rows WHERE key = ?", (key,)).fetchone()
         if found is None:
             return None
-        return _decode(*found)
+        return decode(*found)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -257,20 +253,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute("PRAGMA synchronous = FULL")
     return connection
-
-
-def _encode(answer: Result | LlmError) -> tuple[int, bytes]:
-    if isinstance(answer, LlmError):
-        kind = PASSING if isinstance(answer, BackendUnreachable) else FAILED
-        return kind, msgspec.msgpack.encode((type(answer).__name__, answer.message, answer.hint))
-    return OK, msgspec.msgpack.encode(answer)
-
-
-def _decode(kind: int, blob: bytes) -> Result | LlmError:
-    if kind == OK:
-        return _result.decode(blob)
-    name, message, hint = msgspec.msgpack.decode(blob)
-    return BY_NAME.get(name, LlmError)(message, hint)
 
 
 @contextmanager
