@@ -41,14 +41,15 @@ class Screen:
     A terminal, or a pipe when `terminal` is false: then answers go out byte by byte as they are.
 
     `plain` keeps Markdown as it is written; `dumb` is a terminal that knows no
-    escape sequences at all.
+    escape sequences at all. Where answers are results (`--once`), notices go to `notes`.
     """
 
     def __init__(
         self, stream: Stream, *, terminal: bool, width: Callable[[], int], colour: bool = False,
-        plain: bool = False, dumb: bool = False,
+        plain: bool = False, dumb: bool = False, notes: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self.stream = stream
+        self.notes = notes
         self.terminal = terminal
         self.plain = plain
         self.dumb = dumb
@@ -83,19 +84,23 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A notice, a line of its own."""
-        self.end_line()
-        self.put(self.clean(text).rstrip("\n") + "\n")
+        self._tell(text, "")
 
     def whisper(self, text: str) -> None:
         """A notice of little weight."""
-        self.end_line()
-        self.put(self.dimmed(self.clean(text).rstrip("\n")) + "\n")
+        self._tell(text, _DIM)
 
     def complain(self, text: str) -> None:
         """An error."""
+        self._tell(text, _RED)
+
+    def _tell(self, text: str, colour: str) -> None:
         self.end_line()
+        if self.notes is not None:
+            self.notes(text)
+            return
         line = self.clean(text).rstrip("\n")
-        self.put((f"{_RED}{line}{_OFF}" if self._colour else line) + "\n")
+        self.put((f"{colour}{line}{_OFF}" if colour and self._colour else line) + "\n")
 
     def end_line(self) -> None:
         """Make sure that what follows begins a line."""

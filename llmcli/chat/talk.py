@@ -219,6 +219,11 @@ class Talk:
             self._engine.close()
         self._engine = self._info = None
 
+    @property
+    def alone(self) -> bool:
+        """Nobody is there to choose or to read errors in passing: they are raised."""
+        return self.choose is _no_choice
+
     # ── asking ───────────────────────────────────────────────────────────────────────────────────
 
     def ask(self, text: str) -> State | None:
@@ -314,9 +319,11 @@ class Talk:
         except LlmError as error:
             state = "failed"
             view.end()
-            self.screen.complain(f"error: {error}")
             if isinstance(error, EngineCrashed):
                 self.close()
+            if self.alone:
+                raise
+            self.screen.complain(f"error: {error}")
         finally:
             seconds = time.monotonic() - began
             self.conversation.finish(before + view.text, view.thinking, state, usage, seconds)
@@ -386,7 +393,7 @@ class Talk:
         if len(turns) > 1:
             options["c"] = "compress: the model sums up the older turns"
         options["l"] = f"a longer context: {_doubled(self.window, needed):,} tokens"
-        if self.choose is _no_choice:
+        if self.alone:
             raise InputTooLong(what, hint="use --context, or less text", tokens=needed, context=self.window)
         choice = self.choose(what, options)
         if choice == "d":

@@ -94,7 +94,7 @@ def chat(
     *,
     model: ModelOptions,
     sampling: SamplingOptions,
-) -> int:
+) -> None:
     """Talk with a model. Every conversation is kept (llm history), unless --private."""
     asked = Asked(
         message, once, interactive, tuple(file or ()), resume, session, private, system, plain,
@@ -105,11 +105,14 @@ def chat(
     with ExitStack() as stack:
         terminal = None if once else stack.enter_context(_terminal(env))
         talk = stack.enter_context(_talk(asked, model, sampling, env, terminal))
-        return _once(asked, talk, env) if terminal is None else _converse(asked, talk, env, terminal)
+        code = _once(asked, talk, env) if terminal is None else _converse(asked, talk, env, terminal)
+    raise typer.Exit(code)
 
 
 def _check(asked: Asked, env: Environment) -> None:
     """Refuse what cannot work before anything is loaded."""
+    if asked.resume and asked.session:
+        raise UsageError("-c and --session name two conversations", hint="take one of them")
     if asked.once:
         if not (asked.message or asked.files) and env.stdin_is_terminal:
             raise UsageError("nothing to ask", hint='for example: llm chat --once "What is a quark?"')
@@ -121,8 +124,6 @@ def _check(asked: Asked, env: Environment) -> None:
             "chat needs a terminal, and standard input is none",
             hint="with -i the pipe is read first, then the terminal; --once answers and exits",
         )
-    if asked.resume and asked.session:
-        raise UsageError("-c and --session name two conversations", hint="take one of them")
 
 
 @contextmanager
@@ -264,8 +265,8 @@ def _screen(asked: Asked, env: Environment) -> Screen:
             return 80
 
     return Screen(
-        _Text(env), terminal=env.stdout_is_terminal, width=width, colour=env.colour,
-        plain=asked.plain, dumb=env.environ.get("TERM", "dumb") == "dumb",
+        _Text(env), terminal=env.stdout_is_terminal, width=width, colour=env.colour, plain=asked.plain,
+        dumb=env.environ.get("TERM", "dumb") == "dumb", notes=env.note if asked.once else None,
     )  # fmt: skip
 
 

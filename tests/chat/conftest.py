@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chat.terminal import Terminal
 
 from llmcli.chat.history import Entry, History
+from llmcli.cli.environment import Environment
+from llmcli.cli.main import run
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished command: exit code, and its streams as text and as bytes."""
+
+    code: int
+    stdout: str
+    stderr: str
+    stdout_bytes: bytes
+    stderr_bytes: bytes
 
 
 @pytest.fixture
@@ -22,6 +38,24 @@ def terminal(llm_env: dict[str, str], work: Path) -> Iterator[Callable[..., Term
             return stack.enter_context(Terminal(*args, **given))
 
         yield open_
+
+
+@pytest.fixture
+def call(llm_env: dict[str, str], work: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Run a command line in this process, which is faster: `call("history", "list", stdin="")`."""
+    for name, value in llm_env.items():
+        if name.startswith("LLMCLI_"):
+            monkeypatch.setenv(name, value)
+
+    def run_(*args: str, stdin: str | bytes = b"", stdout: Any = None) -> Ran:
+        out, err = stdout or io.BytesIO(), io.BytesIO()
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        env = Environment(stdin=io.BytesIO(data), stdout=out, stderr=err, cwd=work)
+        code = run(args, env)
+        written = [stream.getvalue() for stream in (out, err)]
+        return Ran(code, *(data.decode("utf-8", "surrogateescape") for data in written), *written)
+
+    return run_
 
 
 @pytest.fixture

@@ -117,6 +117,12 @@ class Terminal:
         """The terminal's modes, as `stty` shows them."""
         return termios.tcgetattr(self.child.child_fd)
 
+    def is_cooked(self) -> bool:
+        """Lines are edited and echoed by the terminal, or by the shell that reads them now."""
+        return bool(self.modes()[3] & termios.ISIG) and self.raw.rfind(b"\x1b[?25l") <= self.raw.rfind(
+            b"\x1b[?25h"
+        )
+
     def is_restored(self) -> bool:
         """Modes as before, bracketed paste off, cursor shown."""
         pasting = self.raw.rfind(b"\x1b[?2004h") > self.raw.rfind(b"\x1b[?2004l")

@@ -1,0 +1,181 @@
+"""Signals at random moments: the terminal is restored and the history is whole."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+WORDS = [f"word{number}" for number in range(60)]
+REPLY = " ".join(WORDS)
+ENDINGS = {signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+@pytest.fixture
+def chat(terminal, script):
+    """Open a chat whose answers take three seconds."""
+
+    def open_(*args):
+        return terminal("chat", "-m", script(default=REPLY, delay=3.0), *args)
+
+    return open_
+
+
+def state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def at_some_moment(chat, chooser, number):
+    """Start it, ask something, and send the signal wherever that finds it."""
+    chat.rest(chooser.uniform(0, 0.6))
+    chat.ready()
+    chat.type(f"question {number}\r")
+    chat.rest(chooser.uniform(0, 1.5))
+
+
+def check_history(kept, number):
+    """What was asked is there; an answer that was cut is a beginning of the whole."""
+    for messages in kept():
+        assert messages[0].content == f"question {number}"
+        for message in messages[1:2]:
+            assert REPLY.startswith(message.content.strip())
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("signum", ENDINGS)
+def test_asked_to_end_it_restores_the_terminal_and_keeps_the_history(chat, kept, signum, number):
+    ends_at_some_moment(chat(), kept, signum, number)
+
+
+def ends_at_some_moment(one, kept, signum, number):
+    at_some_moment(one, random.Random(number), number)
+    os.kill(one.child.pid, signum)
+
+    assert one.ended() == ENDINGS[signum]
+    assert one.is_restored()
+    check_history(kept, number)
+
+
+@pytest.mark.parametrize("number", [3])
+def test_stopped_and_continued_it_goes_on(shell, kept, number):
+    stops_at_some_moment(shell(), kept, number)
+
+
+@pytest.fixture
+def shell(terminal, script):
+    """
+    Open a chat from an interactive shell.
+
+    Without a shell nobody could continue a stopped process, so the kernel does not stop it.
+    """
+
+    def open_():
+        one = terminal(command=["/bin/bash", "--norc", "-i"], env={"PS1": "shell$ "})
+        one.until(r"shell\$")
+        one.type(f"{sys.executable} -m llmcli chat -m {script(default=REPLY, delay=3.0)}\r")
+        return one
+
+    return open_
+
+
+def llm_in(one):
+    """The process that the shell runs."""
+    children = Path(f"/proc/{one.child.pid}/task/{one.child.pid}/children").read_text().split()
+    return int(children[-1])
+
+
+def stops_at_some_moment(one, kept, number):
+    chooser = random.Random(number)
+    at_some_moment(one, chooser, number)
+    process = llm_in(one)
+    for times in (1, 2):
+        os.kill(process, signal.SIGTSTP)
+        one.until("Stopped", times=times)
+        assert state_of(process) == "T"
+        assert one.is_cooked()
+        one.type("fg\r")
+        one.until("llmcli chat -m", times=2 * times)
+        one.rest(chooser.uniform(0, 0.3))
+    one.type("\x03")
+    one.until("■ stopped|word59|leaves")
+    one.type("\x03")
+    one.until("leaves")
+    one.type("/history\r")
+    one.until(f"question {number}", times=2)
+    one.type("\x04")
+    one.until(r"llm chat -c goes on with it\nshell\$")
+    one.type("echo left=$?\r")
+    one.until("(?m)^left=0")
+    check_history(kept, number)
+
+
+@pytest.mark.parametrize("number", [4, 5])
+def test_interrupted_it_keeps_the_part_and_asks_on(chat, kept, number):
+    is_interrupted_at_some_moment(chat(), kept, number)
+
+
+def is_interrupted_at_some_moment(one, kept, number):
+    at_some_moment(one, random.Random(number), number)
+    os.kill(one.child.pid, signal.SIGINT)
+    one.until("■ stopped|leaves", seconds=20)
+    one.ready()
+    one.type("\x04")
+
+    assert one.ended() == 0
+    assert one.is_restored()
+    check_history(kept, number)
+
+
+@pytest.mark.parametrize("number", [6, 7])
+def test_killed_it_loses_no_message_and_at_most_200_ms_of_an_answer(chat, kept, number):
+    is_killed_at_some_moment(chat(), kept, number)
+
+
+def is_killed_at_some_moment(one, kept, number):
+    at_some_moment(one, random.Random(number), number)
+    one.until("word1 |word1$")
+    seen = [word for word in WORDS if word in one.text().split()]
+    time.sleep(0.2)
+    os.kill(one.child.pid, signal.SIGKILL)
+    one.ended()
+
+    ((question, answer),) = kept()
+    assert question.content == f"question {number}"
+    assert answer.content.split()[: len(seen) - 1] == seen[:-1]
+    assert answer.state in ("streaming", "done")
+
+
+def test_control_c_ends_an_answer_within_200_ms(chat):
+    one = chat()
+    one.ready()
+    one.type("go\r")
+    one.until("word1")
+    began = time.monotonic()
+    one.type("\x03")
+    one.until("■ stopped")
+
+    assert time.monotonic() - began < 0.2 * slowness()
+
+
+def slowness():
+    """How many times slower than one idle core this machine is now; other jobs may run beside the tests."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) * 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(100, 300))
+def test_any_signal_at_any_moment(chat, shell, kept, number):
+    tries = [
+        lambda one: ends_at_some_moment(one, kept, signal.SIGTERM, number),
+        lambda one: ends_at_some_moment(one, kept, signal.SIGHUP, number),
+        lambda one: stops_at_some_moment(one, kept, number),
+        lambda one: is_interrupted_at_some_moment(one, kept, number),
+        lambda one: is_killed_at_some_moment(one, kept, number),
+    ]
+    at = number % len(tries)
+    tries[at](shell() if at == 2 else chat())
