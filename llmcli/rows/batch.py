@@ -8,9 +8,10 @@ process between any two instructions, the same command goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from llmcli.errors import LlmError, Stopped
@@ -60,13 +61,19 @@ class Beside:
 
 @dataclass
 class Batch:
-    """The state of one run: the journal, who answers, and what is counted."""
+    """
+    The state of one run: the journal, who answers, and what is counted.
+
+    `read_ahead` rows are looked up in the journal together; 1 where rows come through a pipe, and
+    a row must not wait for the next one.
+    """
 
     journal: Journal
     identity: Identity
     workers: Workers
     tally: Tally
     budget: ErrorBudget
+    read_ahead: int = 1
 
     def ask_missing(self, rows: Iterable[Row]) -> None:
         """
@@ -122,6 +129,8 @@ class _Feed:
         self.asked: dict[int, tuple[int, bytes]] = {}
         self.failure: Exception | None = None
         self._batch, self._rows = batch, rows
+        self._digest, self._key_of = batch.identity.digest, batch.identity.key
+        self._position = 0
 
     def texts(self) -> Iterator[str]:
         """Every text that is neither known nor on its way, until the error budget is spent."""
@@ -131,26 +140,30 @@ class _Feed:
             self.failure = error
 
     def _missing(self) -> Iterator[str]:
-        batch, budget, tally = self._batch, self._batch.budget, self._batch.tally
-        digest, key_of, claim = batch.identity.digest, batch.identity.key, batch.journal.claim
-        position = 0
-        for row in self._rows:
-            tally.read += 1
-            if row.error is not None:
-                budget.read_unreadable()
-                if budget.exceeded():
-                    return
+        batch, budget = self._batch, self._batch.budget
+        rows = iter(self._rows)
+        while group := list(islice(rows, batch.read_ahead)):
+            batch.tally.read += len(group)
+            keyed: list[tuple[str, bytes]] = []
+            for row in group:
+                if row.error is not None:
+                    budget.read_unreadable()
+                elif not row.text or row.text.isspace():
+                    budget.read_known()
+                else:
+                    keyed.append((row.text, self._key_of(self._digest, row.text)))
+            if budget.exceeded():
+                return
+            yield from self._claimed(keyed)
+
+    def _claimed(self, keyed: Sequence[tuple[str, bytes]]) -> Iterator[str]:
+        """Of these texts, those that nobody has asked."""
+        for (text, key), new in zip(keyed, self._batch.journal.claim([key for _, key in keyed])):
+            if not new:
+                self._batch.budget.read_known()
                 continue
-            text = row.text
-            if not text or text.isspace():
-                budget.read_known()
-                continue
-            key = key_of(digest, text)
-            if not claim(key):
-                budget.read_known()
-                continue
-            self.asked[position] = (budget.read_asked(), key)
-            position += 1
+            self.asked[self._position] = (self._batch.budget.read_asked(), key)
+            self._position += 1
             yield text
 
 

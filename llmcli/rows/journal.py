@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from llmcli.tasks import Result
 
 APPLICATION = 0x6C6C6D72  # "llmr", in the database's header
 GROUP_SECONDS = 0.2  # the longest that an answer waits for its commit
-GROUP_ANSWERS = 20_000  # the most that may wait; then whoever brings more waits too
+GROUP_ANSWERS = 2_000  # the most that may wait; then whoever brings more waits too
 CACHE_KIB = 4_000  # pages in memory, whatever the number of rows
 
 SCHEMA = """
@@ -68,8 +68,7 @@ class Journal:
         self._claimed: set[bytes] = set()
         self._waiting: list[tuple[bytes, int, bytes]] = []
         self._changed = threading.Condition()
-        self._hurry = threading.Event()
-        self._closing = self._committing = False
+        self._closing = self._committing = self._hurry = False
         self._failure: LlmError | None = None
         self._thread = threading.Thread(target=self._commit_groups, name="journal", daemon=True)
         self._thread.start()
@@ -128,20 +127,27 @@ class Journal:
                 hint="choose another -o, or remove the journal to begin anew",
             )
 
-    def claim(self, key: bytes) -> bool:
+    def claim(self, keys: Sequence[bytes]) -> list[bool]:
         """
-        Whether the caller must work this answer out: it is neither known nor on its way.
+        For each key, whether the caller must work its answer out: it is neither known nor on its way.
 
         A key leaves the claimed ones only after its commit, and they are looked at first:
         so there is no moment at which a committed key looks new.
         """
-        if key in self._claimed:
-            return False
-        with sqlite_errors(self.path):
-            if self._reading.execute("SELECT 1 FROM rows WHERE key = ?", (key,)).fetchone():
-                return False
-        self._claimed.add(key)
-        return True
+        unclaimed = [key for key in keys if key not in self._claimed]
+        known: set[bytes] = set()
+        if unclaimed:
+            places = ", ".join("?" * len(unclaimed))
+            with sqlite_errors(self.path):
+                found = self._reading.execute(f"SELECT key FROM rows WHERE key IN ({places})", unclaimed)
+                known = {key for (key,) in found}
+        mine: list[bool] = []
+        for key in keys:
+            new = key not in self._claimed and key not in known
+            if new:
+                self._claimed.add(key)
+            mine.append(new)
+        return mine
 
     def put(self, key: bytes, answer: Result | LlmError) -> None:
         """Hand over an answer; it is committed within 200 ms. Raises what an earlier commit failed with."""
@@ -150,7 +156,7 @@ class Journal:
             self._changed.wait_for(lambda: len(self._waiting) < GROUP_ANSWERS or self._failure is not None)
             self._raise_failure()
             self._waiting.append((key, kind, blob))
-            if len(self._waiting) == 1:
+            if len(self._waiting) in (1, GROUP_ANSWERS):
                 self._changed.notify_all()
 
     def find(self, key: bytes) -> Result | LlmError | None:
@@ -173,21 +179,20 @@ class Journal:
 
     def flush(self) -> None:
         """Commit what waits, now. Raises InputOutputError where that failed."""
-        self._hurry.set()
         with self._changed:
+            self._hurry = True
             self._changed.notify_all()
             self._changed.wait_for(
                 lambda: not (self._waiting or self._committing) or self._failure is not None
             )
+            self._hurry = False
             self._raise_failure()
-        self._hurry.clear()
 
     def close(self) -> None:
         """Commit what waits and let go of the files; the journal stays. Does nothing the second time."""
         if not self._closing:
-            self._closing = True
-            self._hurry.set()
             with self._changed:
+                self._closing = True
                 self._changed.notify_all()
             self._thread.join()
             for connection in (self._reading, self._writing):
@@ -208,6 +213,9 @@ class Journal:
         if self._failure is not None:
             raise self._failure
 
+    def _is_due(self) -> bool:
+        return self._closing or self._hurry or len(self._waiting) >= GROUP_ANSWERS
+
     def _commit_groups(self) -> None:
         """The thread: wait for answers, gather more for a moment, commit them together."""
         pause = 0.01
@@ -216,8 +224,7 @@ class Journal:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-            self._hurry.wait(pause)
-            with self._changed:
+                self._changed.wait_for(self._is_due, timeout=pause)
                 group, self._waiting, self._committing = self._waiting, [], True
                 self._changed.notify_all()
             begun = time.monotonic()

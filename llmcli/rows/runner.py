@@ -35,6 +35,7 @@ from llmcli.rows.workers import LocalWorkers, Workers
 from llmcli.rows.writers import Writer, check_formats, one_line, open_writer, output_format
 from llmcli.tasks.nouns import closing as closing_answers
 
+READ_AHEAD = 64  # rows of a file that are looked up in the journal together
 ERRORS_TOLD = 5  # failed rows that are named when there is no error column to find them by
 
 
@@ -164,7 +165,8 @@ class _Run:
                 journal = Journal(beside.journal, identity, about, self.options.retry_errors)
                 with resumable(journal, self.outside.complain):
                     budget = ErrorBudget(self.options.max_errors, self.options.retry_errors)
-                    batch = Batch(journal, identity, self.workers, self.tally, budget)
+                    ahead = READ_AHEAD if self.source.regular else 1
+                    batch = Batch(journal, identity, self.workers, self.tally, budget, ahead)
                     self._fill(batch, reader)
                     self._write_output(batch, beside, reader)
             if self.options.sidecar:
