@@ -238,7 +238,7 @@ def test_llama_cpp_survives_what_passes(gbnf, real):
 
 
 @pytest.mark.slow
-@settings(_real_settings, max_examples=4000)
+@settings(_real_settings, max_examples=1000)
 @given(gbnf=st.one_of(_grammars, _mutated()))
 def test_llama_cpp_survives_everything_that_passes(gbnf, real):
     if _accepted(gbnf):

@@ -1,0 +1,67 @@
+"""
+llmcli's own engine, through `open_engine`: child process and wire included.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import texts
+
+from contestants.task import Measured, Task, timed
+from llmcli.engines import open_engine
+from llmcli.engines.base import EngineOptions
+from llmcli.messages import Completion, Message, Prompt, Sampling
+
+
+class Contestant:
+    """One engine for all that is measured."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._engine = open_engine(str(task.model), EngineOptions(threads=task.threads))
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def labels(self) -> Measured:
+        warm, rows = self._task.labels()
+        list(self._engine.score(warm, texts.LABELS))
+        return len(rows), timed(self._engine.score(rows, texts.LABELS))[1]
+
+    def generate(self, count: int) -> Measured:
+        warm, rows = self._task.writing(count)
+        list(self._engine.generate(warm, Sampling(max_tokens=2)))
+        answers, seconds = timed(self._engine.generate(rows, Sampling(max_tokens=self._task.answer)))
+        return sum(answer.usage.answer for _, answer in answers), seconds
+
+    def long(self) -> Measured:
+        first, *others = self._task.long()
+        list(self._engine.generate([first], Sampling(max_tokens=1)))
+        answers, seconds = timed(self._engine.generate(others, Sampling(max_tokens=1)))
+        return sum(answer.usage.prompt for _, answer in answers), seconds
+
+    def turn(self) -> Measured:
+        messages: list[Message] = []
+        seconds = 0.0
+        for said in texts.turns(self._task.turns):
+            messages.append(Message("user", said))
+            begun = time.perf_counter()
+            seconds, text = 0.0, ""
+            for item in self._engine.stream(Prompt(tuple(messages)), Sampling(max_tokens=self._task.answer)):
+                seconds = seconds or time.perf_counter() - begun
+                if isinstance(item, Completion):
+                    text = item.text
+            messages.append(Message("assistant", text))
+        return 1, seconds
+
+    def start(self) -> Measured:
+        self.close()
+        text = texts.reviews(1)[0]
+        model = ["-m", str(self._task.model), "--threads", str(self._task.threads)]
+        command = [sys.executable, "-m", "llmcli", "sentiment", "--text", text, *model]
+        begun = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return 1, time.perf_counter() - begun
