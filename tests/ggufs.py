@@ -410,4 +410,16 @@ def write_hollow(path: Path, architecture: str, words: int, **sizes: int) -> Pat
     return path
 
 
+def write_split(folder: Path) -> tuple[Path, Path]:
+    """A model in two parts, as llama.cpp's gguf-split makes them."""
+    whole = tiny()
+    paths = []
+    for number, tensors in enumerate((whole.tensors[:5], whole.tensors[5:])):
+        part = Gguf(dict(whole.metadata) if number == 0 else {}, tensors)
+        part.set("split.no", U16, number).set("split.count", U16, 2)
+        part.set("split.tensors.count", I32, len(whole.tensors))
+        paths.append(part.write(folder / f"m-{number + 1:05}-of-00002.gguf"))
+    return paths[0], paths[1]
+
+
 LAYERS = {"llama": _llama, "qwen2": _qwen2, "gemma3": _gemma3, "mamba": _mamba, "lfm2": _lfm2}

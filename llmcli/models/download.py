@@ -35,7 +35,6 @@ from llmcli.models import checksum, gguf
 from llmcli.models.meter import Meter
 from llmcli.models.network import TransferError, get
 
-CHUNK = 256 << 10  # what a kill -9 can lose; the kernel has everything else
 TRIES = 6  # in a row without a new byte, as ollama does
 RESTARTS = 5  # from the first byte: a server that ignores Range, or whose file changes all the time
 LONGEST_PAUSE = 20.0  # seconds
@@ -251,7 +250,9 @@ def check_space(folder: Path, needed: int, name: str) -> None:
 def _receive(response: httpx.Response, file: int, here: int, size: int | None, meter: Meter) -> None:
     os.lseek(file, here, os.SEEK_SET)
     try:
-        for block in response.iter_raw(CHUNK):
+        for (
+            block
+        ) in response.iter_raw():  # as it comes: what is held back to fill a block is lost with the line
             here += len(block)
             if size is not None and here > size:
                 os.ftruncate(file, 0)

@@ -12,8 +12,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import cache
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -140,6 +142,12 @@ class _Guard:
             )
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """The certificates that are trusted; reading them takes 0.1 s, and a download may connect often."""
+    return httpx.create_ssl_context()
+
+
 @contextmanager
 def get(url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
     """
@@ -152,7 +160,7 @@ def get(url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
     check_url(url)
     guard = _Guard(url)
     sent = {"User-Agent": f"llmcli/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity", **headers}
-    with httpx.Client(timeout=TIMEOUT, follow_redirects=False) as client:
+    with httpx.Client(timeout=TIMEOUT, follow_redirects=False, verify=_tls()) as client:
         place = url
         for hop in range(MAX_REDIRECTS + 1):
             try:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ggufs import F32, STRING, U32, tiny
+from ggufs import F32, STRING, U32, tiny, write_split
 from malformed import FIT, corpus, mutations
 
 from llmcli.errors import LlmError, MissingInput, ModelError, PermissionRefused
@@ -176,7 +176,7 @@ def test_a_damaged_note_is_no_verdict(tmp_path: Path, cache: Path):
 
 
 def test_a_split_model_is_one(tmp_path: Path):
-    header = gguf.check(split(tmp_path)[0])
+    header = gguf.check(write_split(tmp_path)[0])
 
     whole = gguf.check(tiny().write(tmp_path / "whole.gguf"))
     assert header.parts == 2
@@ -184,7 +184,7 @@ def test_a_split_model_is_one(tmp_path: Path):
 
 
 def test_a_missing_part_is_named(tmp_path: Path):
-    first, second = split(tmp_path)
+    first, second = write_split(tmp_path)
     second.unlink()
     with pytest.raises(ModelError, match=r"m-00002-of-00002\.gguf, a part of the model, is missing"):
         gguf.check(first)
@@ -192,11 +192,11 @@ def test_a_missing_part_is_named(tmp_path: Path):
 
 def test_a_later_part_names_the_first(tmp_path: Path):
     with pytest.raises(ModelError, match=r"m-00001-of-00002\.gguf"):
-        gguf.check(split(tmp_path)[1])
+        gguf.check(write_split(tmp_path)[1])
 
 
 def test_a_part_of_another_model_is_noticed(tmp_path: Path):
-    first, second = split(tmp_path)
+    first, second = write_split(tmp_path)
     tiny("llama", seed=9).set("split.no", 2, 0).write(second)
     with pytest.raises(ModelError):
         gguf.check(first)
@@ -221,21 +221,6 @@ def test_sizes_of_tensor_types_are_those_of_the_library():
     library.ggml_type_size.restype = ctypes.c_size_t
     for number, (_, block, size) in TENSOR_TYPES.items():
         assert (library.ggml_blck_size(number), library.ggml_type_size(number)) == (block, size)
-
-
-def split(folder: Path) -> tuple[Path, Path]:
-    """A model in two parts, as llama.cpp's gguf-split makes them."""
-    whole = tiny()
-    parts = (whole.tensors[:5], whole.tensors[5:])
-    paths = []
-    for number, tensors in enumerate(parts):
-        part = tiny() if number == 0 else type(whole)()
-        part.tensors = tensors
-        part.set("split.no", 2, number).set("split.count", 2, 2).set(
-            "split.tensors.count", 5, len(whole.tensors)
-        )
-        paths.append(part.write(folder / f"m-{number + 1:05}-of-00002.gguf"))
-    return paths[0], paths[1]
 
 
 def test_quantisation_comes_from_the_tensors_where_nothing_says_it(tmp_path: Path):
