@@ -32,13 +32,21 @@ from llmcli.models import gguf
 HERE = Path(__file__).parent
 STARTER = HERE.parent / "llmcli" / "models" / "starter" / "starter.gguf"
 BUSY = 0.3  # a load above which figures are not worth much
-RIVALS = ("ours", "llama_loop", "llama_server -np 8", "llama_server -np 16", "batched_bench", "bare")
+RIVALS = (
+    "ours",
+    "llama_loop",
+    "llama_server -np 8",
+    "llama_server -np 16",
+    "batched_bench",
+    "bare",
+    "llama_bench",
+)
 ABLE: dict[str, tuple[str, ...]] = {
     "labels": ("ours", "llama_loop", "llama_server -np 8", "llama_server -np 16", "bare"),
-    "generate-1": ("ours", "llama_loop", "llama_server -np 8", "batched_bench"),
+    "generate-1": ("ours", "llama_loop", "llama_server -np 8", "batched_bench", "llama_bench"),
     "generate-8": ("ours", "llama_loop", "llama_server -np 8", "llama_server -np 16", "batched_bench"),
     "generate-32": ("ours", "llama_loop", "llama_server -np 8", "llama_server -np 16", "batched_bench"),
-    "long": ("ours", "llama_loop", "llama_server -np 8", "bare"),
+    "long": ("ours", "llama_loop", "llama_server -np 8", "bare", "llama_bench"),
     "turn": ("ours", "llama_loop", "llama_server -np 8"),
     "start": ("ours", "llama_loop", "llama_server -np 8"),
 }
