@@ -5,9 +5,9 @@ What rows, journal and output cost beside the model: seconds a row, and memory.
     python benchmarks/rows.py --rows 20000         # one size
     python benchmarks/rows.py --format jsonl
 
-Each size runs in a process of its own (`llmcli.rows.runner.run_rows`, as the command does). The overhead is the
-whole run's time less that of the same texts through `run_tasks` alone, which is what the engine and the
-template take. The machine must be otherwise idle; the load is printed.
+Each size runs in a process of its own (`llmcli.rows.runner.run_rows`, as the command does). The overhead is
+the whole run's time less that of the same texts through `run_tasks` alone, which is what the engine and
+the template take. The machine must be otherwise idle; the load is printed.
 """
 
 from __future__ import annotations

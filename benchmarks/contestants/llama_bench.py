@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from build_llama import programs, work_folder
+
 from contestants.bare import Contestant as Bare
 from contestants.task import Measured, Task
 
