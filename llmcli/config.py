@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -176,13 +176,23 @@ def _problem(key: str, value: Any) -> str | None:
     """What is wrong with a value of the right key, or None."""
     try:
         msgspec.convert(value, get_type_hints(Config)[key])
-    except msgspec.ValidationError as error:
-        return str(error).split(" - at ")[0].lower().replace("`", "")
+    except msgspec.ValidationError:
+        return f"not {_kind(key)}: {value!r}"
     if key in AT_LEAST_ONE and value is not None and value < 1:
         return f"{value} is below 1"
     if key == "gpu_layers" and isinstance(value, int) and value < 0:
         return f"{value} is below 0"
     return None
+
+
+def _kind(key: str) -> str:
+    """What a setting's value must be, in words."""
+    kind = get_type_hints(Config)[key]
+    choices = [str(one) for one in get_args(kind) if isinstance(one, str)]
+    if choices:
+        return f"one of {', '.join(choices)}"
+    words = {str: "a word", bool: "yes or no", "gpu_layers": "a number, auto or all"}
+    return words.get(key) or words.get(kind) or ("a word" if str in get_args(kind) else "a whole number")
 
 
 def _from_words(key: str, words: str, source: str) -> Any:
@@ -194,10 +204,7 @@ def _from_words(key: str, words: str, source: str) -> Any:
             SPOKEN.get(words.lower(), words) if kind is bool else words, kind, strict=False
         )
     except msgspec.ValidationError as error:
-        problem = str(error).replace("`", "")
-        raise BadConfig(
-            f"{source}: {words!r} does not fit: {problem[:1].lower()}{problem[1:]}", HELP[key]
-        ) from error
+        raise BadConfig(f"{source}: not {_kind(key)}: {words!r}", hint=HELP[key]) from error
     problem = _problem(key, value) or ""
     if problem:
         raise BadConfig(f"{source}: {problem}", hint=HELP[key])

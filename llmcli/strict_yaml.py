@@ -21,7 +21,8 @@ LIMIT = 64 << 10
 DEPTH = 20
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null"))
+_PLAIN = ("str", "int", "float", "bool", "null", "map", "seq")
+_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in _PLAIN)
 
 Place = tuple[str | int, ...]
 
@@ -103,14 +104,14 @@ def _build(loader: Any, node: Any, place: Place, lines: dict[Place, int], path: 
     lines.setdefault(place, line)  # a mapping's value: the line of its key stands already
     if len(place) > DEPTH:
         raise BadConfig(f"{path}:{line}: nested deeper than {DEPTH}")
+    if node.tag not in _TAGS:
+        if node.tag == "tag:yaml.org,2002:timestamp":
+            return node.value  # a date stays the words it was written in
+        raise BadConfig(f"{path}:{line}: the tag {node.tag} is not read", hint="plain YAML only")
     if isinstance(node, yaml.MappingNode):
         return dict(_pairs(loader, node, place, lines, path))
     if isinstance(node, yaml.SequenceNode):
         return [_build(loader, item, (*place, index), lines, path) for index, item in enumerate(node.value)]
-    if node.tag not in _SCALARS:
-        if node.tag.startswith("tag:yaml.org,2002:timestamp"):
-            return node.value  # a date stays the words it was written in
-        raise BadConfig(f"{path}:{line}: {node.tag} is not read", hint="plain YAML only")
     return loader.construct_object(node)
 
 

@@ -120,7 +120,8 @@ def _entry(document: Document, name: str, facts: Any) -> ModelEntry:
     except msgspec.ValidationError as error:
         what, _, where = str(error).replace("`", "").partition(" - at ")
         key = re.match(r"\$\.(\w+)", where)
-        raise document.error((name, key[1]) if key else (name,), f"model {name!r}: {what}") from error
+        place, where = ((name, key[1]), f"{key[1]}: ") if key else ((name,), "")
+        raise document.error(place, f"model {name!r}: {where}{what[:1].lower()}{what[1:]}") from error
     problem = _problem(entry)
     if problem:
         raise document.error((name,), f"model {name!r}: {problem}")
