@@ -80,7 +80,6 @@ def _read(text: str | None, env: Environment) -> str:
 
 def _print(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> None:
     """Print one continuation as it is written."""
-    env.status("reading")
     for piece in engine.stream(prompt, sampling):
         if isinstance(piece, Completion):
             _note_cut(piece, env)
@@ -93,7 +92,6 @@ def _print(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment)
 
 def _print_json(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> None:
     """Print one continuation as a JSON object."""
-    env.status("writing")
     last = next(piece for piece in engine.stream(prompt, sampling) if isinstance(piece, Completion))
     record = {
         "source": prompt.raw,

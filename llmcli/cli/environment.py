@@ -13,7 +13,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -49,7 +49,8 @@ class Environment:
     Streams and settings of one run of the program.
 
     The three streams are binary. `colour` says whether standard output may be coloured. `quiet`,
-    `verbose` and `debug` are set by the options of the same name (see `door`).
+    `verbose` and `debug` are set by the options of the same name (see `door`). `activity` says what the
+    engine is busy with, for the status line.
     """
 
     stdin: BinaryIO
@@ -65,6 +66,7 @@ class Environment:
     verbose: bool = False
     debug: bool = False
     at_line_start: bool = True
+    activity: Callable[[], str] = str
     status_line: Status | None = None
 
     @property
@@ -110,7 +112,9 @@ class Environment:
         if self.status_line is None:
             from llmcli.output.progress import Status
 
-            self.status_line = Status(self._write_error, shown=True, width=lambda: self.width)
+            self.status_line = Status(
+                self._write_error, shown=True, width=lambda: self.width, activity=lambda: self.activity()
+            )
         self.status_line.say(text)
 
     def close(self) -> None:

@@ -54,6 +54,8 @@ class Inputs:
 
         try:
             if name == STDIN:
+                if env.stdin_is_terminal:
+                    env.status("")  # somebody is typing
                 return Item(STDIN, documents.read_stream(env.stdin, self.encoding))
             return Item(name, documents.read_document(env.cwd / name, self.encoding))
         except LlmError as error:

@@ -51,10 +51,14 @@ def choose(env: Environment, options: ModelOptions) -> Chosen:
 def opened(env: Environment, chosen: Chosen) -> Iterator[Engine]:
     """The chosen model's engine, loading; it is closed on the way out."""
     say_where(chosen.reference, env)
+    name = chosen.model.name if chosen.model else chosen.reference.partition(":")[0]
+    env.status(f"asking {name}")
     engine = engines.open_engine(chosen.reference, chosen.options, chosen.model)
+    env.activity = lambda: engine.activity
     try:
         yield engine
     finally:
+        env.status("")
         engine.close()
 
 

@@ -210,6 +210,7 @@ def _run_rows(task: Task, engine: Engine | None, env: Environment) -> None:
         engine=task.model.options,
         truncate=asked.input.truncate,
     )
+    env.status("")  # rows have a progress line of their own
     form = results.form_name(output, task.chosen.kind)
     if len(task.chosen.files) > 1 and (output.output or form in ("csv", "tsv")):
         raise UsageError("a table is made of one input file", hint="one call for each")

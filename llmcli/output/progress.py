@@ -32,7 +32,7 @@ class Status:
 
     `write` writes and flushes. Where `shown` is false (no terminal, TERM=dumb, -q) nothing happens at all. A
     thread of its own watches the clock; with `watch` false the caller does, by `tick`. `say` and `hide`
-    may be called from any thread.
+    may be called from any thread. `activity` is asked at each look for what changes by itself: "loading".
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Status:
         clock: Callable[[], float] = time.monotonic,
         delay: float = DELAY,
         watch: bool = True,
+        activity: Callable[[], str] = lambda: "",
     ) -> None:
         self._write = write
         self._shown = shown
@@ -51,6 +52,7 @@ class Status:
         self._clock = clock
         self._delay = delay
         self._watch = watch
+        self._activity = activity
         self._lock = RLock()
         self._done = Event()
         self._thread: Thread | None = None
@@ -89,7 +91,8 @@ class Status:
             if not self._text or now - self._silent_since < self._delay or self._done.is_set():
                 return
             seconds = int(now - self._doing_since)
-            line = fit(f"{one_line(self._text)} ({seconds} s)", max(1, self._width() - 1))
+            doing = ": ".join(filter(None, (self._text, self._activity())))
+            line = fit(f"{one_line(doing)} ({seconds} s)", max(1, self._width() - 1))
             if line != self._line:
                 self._line = line
                 self._put(_ERASE + line)

@@ -1,0 +1,64 @@
+"""What a person at a terminal sees, in a pseudo-terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+
+LLM = str(Path(sys.executable).parent / "llm")
+ERASED = "\x1b[K"
+
+
+@pytest.fixture
+def terminal(llm_env, work):
+    """Run a command line in a terminal of 80 columns; gives everything it printed, and its exit code."""
+
+    def run(*args, **env):
+        settings = {**llm_env, "TERM": "xterm", **env}
+        child = pexpect.spawn(
+            LLM, list(args), env=settings, cwd=str(work), encoding="utf-8", timeout=20, dimensions=(24, 80)
+        )
+        printed = child.read()
+        child.close()
+        return printed.replace("\r\n", "\n"), child.exitstatus
+
+    return run
+
+
+def test_a_label_has_bars(terminal, script):
+    model = script(default={"positive": 0.5, "neutral": 0.3, "negative": 0.2})
+    printed, code = terminal("sentiment", "-m", model, "--text", "x")
+
+    assert code == 0
+    assert printed.splitlines() == [
+        "positive",
+        "  positive   50%  " + 15 * "█",
+        "  neutral    30%  " + 9 * "█",
+        "  negative   20%  " + 6 * "█",
+    ]
+
+
+def test_escape_sequences_of_a_model_are_shown_not_obeyed(terminal, script):
+    printed, _ = terminal("title", "-m", script(default="\x1b]52;c;aGk=\x07 \x9b31m"), "--text", "x")
+
+    assert printed == "␛]52;c;aGk=␇ \\x9b31m\n"
+
+
+def test_a_silent_second_shows_what_is_done_and_leaves_no_trace(terminal, script):
+    printed, _ = terminal("sentiment", "-q", "-m", script(scores="hash", delay=1.6), "--text", "x")
+    assert ERASED not in printed
+
+    printed, _ = terminal("sentiment", "-m", script(scores="hash", delay=1.6), "--text", "x")
+    assert "asking scripted (1 s)" in printed
+    assert ERASED not in printed.rpartition(ERASED)[2]
+
+
+def test_the_built_in_model_says_once_what_it_is(terminal):
+    first, _ = terminal("sentiment", "--text", "I love it")
+    second, _ = terminal("sentiment", "--text", "I love it")
+
+    assert "llm: note: answering with the built-in model" in first
+    assert "built-in" not in second
