@@ -92,9 +92,13 @@ class Terminal:
     def until(self, wanted: str, seconds: float = 30, times: int = 1) -> str:
         """Wait until a text (a regular expression) can be seen so many times; gives the screen."""
         end = time.monotonic() + seconds
+        size = -1
         while time.monotonic() < end:
-            if len(re.findall(wanted, self.text())) >= times:
-                return self.text()
+            if len(self.raw) != size:  # drawing a screen is slow
+                size = len(self.raw)
+                seen = self.text()
+                if len(re.findall(wanted, seen)) >= times:
+                    return seen
             if not self.pump():
                 break
         seen = self.text()
