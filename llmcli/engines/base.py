@@ -68,6 +68,11 @@ class Engine(Protocol):
         """Name, hash, quantisation, context window and build of the model."""
         ...
 
+    @property
+    def activity(self) -> str:
+        """What it is busy with, for somebody who waits ("loading the model, 40%"), or nothing."""
+        ...
+
     def count_tokens(self, items: Sequence[Prompt | str]) -> list[int]:
         """Tokens of each item: a prompt through the chat template, a text as it stands."""
         ...

@@ -91,6 +91,8 @@ def open_engine(reference: str, options: EngineOptions) -> ScriptedEngine:
 class ScriptedEngine:
     """Answers from a script; see this file's top."""
 
+    activity = ""
+
     def __init__(
         self, script: Script, *, name: str = "script", sha256: str = "", log: Path | None = None
     ) -> None:
@@ -234,7 +236,7 @@ def _read(data: bytes, path: Path) -> Script:
 
             raw = yaml.safe_load(data) or {}
         return msgspec.convert(raw, Script)
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise BadConfig(f"{path}: {error}") from error
     except Exception as error:  # yaml's own errors, without importing yaml to name them
         if type(error).__module__.startswith("yaml"):

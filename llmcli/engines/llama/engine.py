@@ -167,6 +167,11 @@ class LlamaEngine:
         wanted = tuple(labels)
         yield from Call(self, prompts, lambda i, prompt, many: wire.Score(i, prompt, wanted, many)).results()
 
+    @property
+    def pid(self) -> int:
+        """The process id of the child that lives now."""
+        return self._child.pid
+
     def measure(self) -> wire.Measured:
         """How the child has spent its time; for benchmarks."""
         message = self._ask(wire.Measure)

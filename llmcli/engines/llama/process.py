@@ -25,6 +25,12 @@ from llmcli.errors import EngineCrashed
 # `-c` puts the working directory on the path, where anybody's llmcli may lie: it is taken off first.
 PROGRAM = "import sys; sys.path.pop(0); from llmcli.engines.llama.child import main; main()"
 LAST_WORDS_BYTES = 4000
+ENVIRONMENT = {
+    "GGML_NO_BACKTRACE": "1",  # else a debugger writes pages on an abort
+    # OpenMP threads that wait for each other spin; where another program wants the core, a long spin
+    # costs more than it saves: measured with both cores busy, labels ran 6 times faster with this.
+    "GOMP_SPINCOUNT": "1000",
+}
 
 
 class ChildProcess:
@@ -37,7 +43,7 @@ class ChildProcess:
     def __init__(self, receive: Callable[[wire.ToParent | None], None]) -> None:
         ours, theirs = socket.socketpair()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the child)
-        environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else a debugger writes pages on an abort
+        environment = {**ENVIRONMENT, **os.environ}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, str(theirs.fileno())],

@@ -1,0 +1,82 @@
+"""The local engine's child may die at any time: no row but the one to blame is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from engines.conftest import ask
+from llmcli.errors import EngineCrashed, ModelError
+from llmcli.messages import Completion, LabelScores, Sampling
+
+LABELS = ("positive", "neutral", "negative")
+SIGNALS = ["KILL", "SEGV", "ABRT", "BUS", "ILL", "FPE", "TERM"]
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_rows_survive_the_death_of_the_child_between_answers(name, open_tiny):
+    engine = open_tiny("llama", context=256)
+    seen = []
+    for position, scores in engine.score((ask(f"Text {n}") for n in range(40)), LABELS):
+        seen.append((position, scores))
+        if 10 == len(seen):
+            os.kill(engine.pid, getattr(signal, f"SIG{name}"))
+
+    assert list(range(40)) == sorted(position for position, _ in seen)
+    assert all(isinstance(scores, LabelScores) for _, scores in seen)
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_rows_survive_the_death_of_the_child_before_the_first_answer(name, open_tiny):
+    engine = open_tiny("llama", context=256)
+
+    def prompts():
+        yield ask("Text 0")
+        os.kill(engine.pid, getattr(signal, f"SIG{name}"))
+        yield from (ask(f"Text {n}") for n in range(1, 10))
+
+    answers = dict(engine.generate(prompts(), Sampling(max_tokens=2)))
+
+    assert 10 == len(answers)
+    assert all(isinstance(answer, Completion) for answer in answers.values())
+
+
+def test_a_death_while_loading_names_the_signal(open_tiny):
+    engine = open_tiny("llama")
+    os.kill(engine.pid, signal.SIGKILL)
+
+    with pytest.raises(EngineCrashed, match="SIGKILL"):
+        engine.count_tokens(["a"])
+
+
+def test_a_death_while_streaming_names_the_signal_and_the_next_question_is_answered(open_tiny):
+    engine = open_tiny("llama", context=2048)
+    stream = engine.stream(ask("Go on."), Sampling(temperature=1, max_tokens=1500))
+    next(stream)
+    os.kill(engine.pid, signal.SIGSEGV)
+
+    with pytest.raises(EngineCrashed, match="SIGSEGV"):
+        list(stream)
+    assert list(engine.stream(ask("Hi"), Sampling(max_tokens=1)))
+
+
+def test_a_model_file_cut_during_a_run_is_noticed(open_tiny, tmp_path):
+    engine = open_tiny("llama", context=256)
+    answers = engine.score((ask(f"Text {n}") for n in range(100_000)), LABELS)
+    next(answers)
+    os.truncate(tmp_path / "llama.gguf", 1000)
+
+    with pytest.raises(ModelError, match="changed while it was in use"):
+        list(answers)
+
+
+def test_the_child_goes_when_its_parent_closes(open_tiny):
+    engine = open_tiny("llama")
+    engine.count_tokens(["a"])
+    child = engine.pid
+    engine.close()
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)

@@ -1,0 +1,289 @@
+"""The local engine, through its door: what is asked comes back right, whatever shares the batch."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+
+import pytest
+from ggufs import QWEN_LIKE, tiny
+
+from engines.conftest import ask
+from llmcli.errors import BadConfig, InputTooLong, ModelError, UnreadableInput, UnusableAnswer, UsageError
+from llmcli.messages import Completion, LabelScores, Message, Piece, Prompt, Sampling
+
+SENTIMENT = "Is the sentiment of this text positive, neutral or negative?\n\n"
+LABELS = ("positive", "neutral", "negative")
+KINDS = ["llama", "qwen2", "gemma3", "mamba", "lfm2"]
+
+
+def collect(stream):
+    pieces, completion = [], None
+    for item in stream:
+        if isinstance(item, Piece):
+            pieces.append(item.text)
+        else:
+            completion = item
+    return "".join(pieces), completion
+
+
+def test_a_clear_text_gets_the_right_label(starter):
+    texts = ["I love this phone!", "It broke after two days. Terrible."]
+
+    answers = dict(starter.score((ask(SENTIMENT + text) for text in texts), LABELS))
+
+    assert ["positive", "negative"] == [answers[i].label for i in range(2)]
+    assert all(sum(a.probabilities) == pytest.approx(1) for a in answers.values())
+
+
+def test_a_stream_joined_is_the_answer(starter):
+    prompt = ask("Translate this text to German:\n\nWhere is the train station?")
+
+    streamed, completion = collect(starter.stream(prompt, Sampling()))
+    [(_, whole)] = starter.generate([prompt], Sampling())
+
+    assert streamed == completion.text == whole.text
+    assert "stop" == completion.finish_reason
+
+
+def test_every_row_is_answered_once_in_any_order(starter):
+    prompts = (ask(f"Translate this text to German:\n\n{n} cats.") for n in range(70))
+
+    positions = [position for position, _ in starter.generate(prompts, Sampling(max_tokens=8))]
+
+    assert list(range(70)) == sorted(positions)
+
+
+def test_the_same_seed_draws_the_same_text_and_another_sample_another(starter):
+    def write(**sampling):
+        settings = Sampling(temperature=0.9, max_tokens=16, **sampling)
+        return collect(starter.stream(Prompt(raw="Once upon a time"), settings))[0]
+
+    assert write(seed=1) == write(seed=1)
+    assert write(seed=1) != write(seed=2)
+    assert write(seed=1) != write(seed=1, sample=1)
+
+
+def test_a_text_over_the_context_is_that_rows_error_with_both_numbers(starter):
+    answers = dict(starter.score([ask("word " * 4000), ask(SENTIMENT + "Good.")], LABELS))
+
+    assert isinstance(answers[0], InputTooLong)
+    assert (answers[0].tokens > 3900, answers[0].context) == (True, starter.info.context)
+    assert isinstance(answers[1], LabelScores)
+
+
+def test_half_a_surrogate_pair_is_that_rows_error(starter):
+    answers = dict(starter.generate([ask("\ud83d"), ask("Hello")], Sampling(max_tokens=4)))
+
+    assert isinstance(answers[0], UnreadableInput)
+    assert isinstance(answers[1], Completion)
+
+
+def test_fifty_thousand_unbroken_characters_do_not_kill_the_tokenizer(starter):
+    assert all(count > 1000 for count in starter.count_tokens(["a" * 50_000, "。" * 50_000, "." * 50_000]))
+
+
+def test_an_answer_stops_at_a_text_only_when_asked(starter):
+    prompt = ask("Translate this text to German:\n\nWhere is the train station?")
+    whole = collect(starter.stream(prompt, Sampling()))[0]
+    stop = whole[4:6]
+
+    streamed, completion = collect(starter.stream(prompt, Sampling(stop=(stop,))))
+
+    assert whole[: whole.index(stop)] == streamed == completion.text
+
+
+def test_labels_of_several_tokens_and_labels_that_begin_each_other_are_told_apart(starter):
+    labels = ("very", "very good", "very bad indeed", "banana split")
+
+    [(_, scores)] = starter.score([ask(SENTIMENT + "Good.")], labels)
+
+    assert sum(scores.probabilities) == pytest.approx(1)
+    assert len(set(scores.probabilities)) == 4
+
+
+def test_an_answer_cut_at_max_tokens_says_so(starter):
+    prompt = ask("Translate this text to German:\n\nWhere is the train station?")
+    _, completion = collect(starter.stream(prompt, Sampling(max_tokens=3)))
+
+    assert ("length", 3) == (completion.finish_reason, completion.usage.answer)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batched_answers_are_those_of_one_at_a_time(kind, open_tiny):
+    texts = [f"Is the sentiment of this text positive? {n} " + "the and is " * (n % 7) for n in range(40)]
+    labels = ("positive", "negative", "very good thing")
+
+    batched, alone = open_tiny(kind, context=512), open_tiny(kind, context=512, sequential=True)
+    first = dict(batched.score(map(ask, texts), labels))
+    second = dict(alone.score(map(ask, texts), labels))
+
+    assert sum(scores.usage.cached for scores in first.values()) > 500  # the prefix was shared
+    for position, scores in first.items():
+        assert scores.probabilities == pytest.approx(second[position].probabilities, abs=0.01)
+
+
+def test_sequential_answers_do_not_depend_on_their_neighbours(open_tiny):
+    engine = open_tiny("llama", context=512, sequential=True)
+    texts = [f"Text number {n}. " + "the and " * (n % 11) for n in range(20)]
+
+    together = dict(engine.score(map(ask, texts), LABELS))
+
+    for position, text in reversed(list(enumerate(texts))):
+        [(_, scores)] = engine.score([ask(text)], LABELS)
+        assert scores.probabilities == together[position].probabilities
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_turn_evaluates_at_most_the_last_reply_and_the_new_message(kind, open_tiny):
+    engine = open_tiny(kind, context=1024)
+    messages = [Message("user", "Hello. " * 20)]
+    previous = 0
+    for _ in range(4):
+        _, completion = collect(engine.stream(Prompt(tuple(messages)), Sampling(max_tokens=8)))
+        assert completion.usage.cached >= previous - 8  # all of the turn before, but for its header
+        previous = completion.usage.prompt
+        messages += [Message("assistant", "A plain reply."), Message("user", "And the next question?")]
+
+
+def test_an_endless_input_gives_each_answer_at_once(starter):
+    asked = itertools.count()
+    prompts = (ask(f"{SENTIMENT}Review number {next(asked)} is good.") for _ in itertools.repeat(None))
+    answers = starter.score(prompts, LABELS)
+
+    seen = [next(answers) for _ in range(300)]
+    answers.close()
+
+    assert 300 == len({position for position, _ in seen})
+    assert next(asked) < 300 + 200  # only so many are drawn ahead
+
+
+def test_a_slow_source_does_not_delay_a_finished_answer(starter):
+    more = threading.Event()
+
+    def slow():
+        yield ask(SENTIMENT + "Good.")
+        more.wait(20)
+        yield ask(SENTIMENT + "Bad.")
+
+    answers = starter.score(slow(), LABELS)
+    assert 0 == next(answers)[0]
+    more.set()
+    assert 1 == next(answers)[0]
+
+
+def test_what_the_source_raises_reaches_the_caller(starter):
+    def broken():
+        yield ask("Hello")
+        raise UnreadableInput("line 2 is not text")
+
+    with pytest.raises(UnreadableInput, match="line 2"):
+        list(starter.generate(broken(), Sampling(max_tokens=4)))
+
+
+def test_a_closed_stream_makes_way_for_the_next_question(open_tiny):
+    engine = open_tiny("llama", made=tiny("llama", context=4096))
+    stream = engine.stream(ask("Go on."), Sampling(temperature=1, max_tokens=3000))
+    next(stream)
+    stream.close()
+
+    began = time.monotonic()
+    collect(engine.stream(ask("Hi."), Sampling(max_tokens=1)))
+
+    assert time.monotonic() - began < 5  # 3,000 tokens would take far longer
+
+
+def test_an_answer_to_a_schema_is_json_that_fits_it(starter):
+    schema = {"type": "object", "properties": {"stars": {"enum": [1, 2, 3]}}, "required": ["stars"]}
+    sampling = Sampling(schema=json.dumps(schema), max_tokens=60)
+
+    [(_, completion)] = starter.generate([ask("How many stars? I love it.")], sampling)
+
+    assert json.loads(completion.text)["stars"] in (1, 2, 3)
+
+
+def test_json_cut_by_length_is_an_error(starter):
+    schema = {"type": "object", "properties": {"name": {"enum": ["x" * 200]}}, "required": ["name"]}
+    sampling = Sampling(schema=json.dumps(schema), max_tokens=10)
+
+    [(_, error)] = starter.generate([ask("Who?")], sampling)
+
+    assert isinstance(error, UnusableAnswer)
+
+
+def test_a_bad_grammar_never_reaches_the_model(starter):
+    with pytest.raises(BadConfig):
+        list(starter.generate([ask("Hi")], Sampling(grammar='root ::= root "a"')))
+
+    assert starter.count_tokens(["alive"])
+
+
+def test_a_model_of_nan_weights_is_reported_as_degenerate(open_tiny):
+    made = tiny("llama")
+    engine = open_tiny("llama", made=_with_nan(made))
+
+    [(_, answer)] = engine.generate([ask("Hi")], Sampling(max_tokens=8))
+    [(_, scores)] = engine.score([ask("Hi")], LABELS)
+
+    assert "degenerate" == answer.finish_reason
+    assert isinstance(scores, UnusableAnswer)
+
+
+def _with_nan(made):
+    for tensor in made.tensors:
+        if tensor.name == "output_norm.weight":
+            tensor.data = b"\xff\xff\xff\x7f" * (len(tensor.data) // 4)
+    return made
+
+
+def test_thinking_is_switched_off_by_the_templates_own_switch(open_tiny):
+    engine = open_tiny("qwen2", made=tiny("qwen2", template=QWEN_LIKE))
+    off, on = engine.count_tokens([ask("Hi"), Prompt((Message("user", "Hi"),), thinking=True)])
+
+    assert off > on  # the header holds an empty <think></think>
+
+
+def test_a_model_that_always_thinks_is_refused_for_labels(open_tiny):
+    template = QWEN_LIKE.replace("enable_thinking", "something_else").replace(
+        "\\n\\n</think>\\n\\n", "</think>"
+    )
+    engine = open_tiny("qwen2", made=tiny("qwen2", template=template))
+
+    [(_, error)] = engine.score([ask("Hi")], LABELS)
+
+    assert isinstance(error, UsageError)
+    assert "thinks" in error.message
+
+
+def test_a_model_without_a_chat_template_completes_but_is_not_asked(open_tiny):
+    engine = open_tiny("llama", made=tiny("llama", template=None))
+
+    [(_, error)] = engine.generate([ask("Hi")], Sampling(max_tokens=4))
+    [(_, completion)] = engine.generate([Prompt(raw="Hi")], Sampling(max_tokens=4))
+
+    assert isinstance(error, ModelError)
+    assert isinstance(completion, Completion)
+
+
+@pytest.mark.parametrize("template", [
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{{ 'A' * 3000000000 }}",
+    "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+    "{{ messages[0]['content'] }}{{ messages[0]['content'] }}",
+    "{% for m in messages %}hello{% endfor %}",
+    "{% broken",
+])  # fmt: skip
+def test_a_hostile_chat_template_is_one_error(template, open_tiny):
+    engine = open_tiny("llama", made=tiny("llama", template=template))
+
+    with pytest.raises(ModelError, match="chat template"):
+        engine.info  # noqa: B018
+
+
+def test_a_gpu_that_is_not_there_is_not_replaced_in_silence(open_tiny):
+    engine = open_tiny("llama", gpu_layers="all")
+
+    with pytest.raises(UsageError, match="GPU"):
+        engine.info  # noqa: B018
