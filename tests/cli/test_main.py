@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -50,6 +51,21 @@ print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
 
     assert "Usage: llm" in done.stdout
     assert not (HEAVY | AVOIDED) & set(done.stderr.split())
+
+
+@pytest.mark.slow
+def test_help_takes_at_most_a_third_longer_than_its_libraries():
+    libraries, ours = [], []
+    for _ in range(9):
+        for times, command in (
+            (libraries, [sys.executable, "-c", "import typer, rich"]),
+            (ours, [LLM, "--help"]),
+        ):
+            start = time.perf_counter()
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+            times.append(time.perf_counter() - start)
+
+    assert statistics.median(ours) <= 1.3 * statistics.median(libraries)
 
 
 def test_a_text_command_does_without_pydantic(script):
