@@ -76,8 +76,8 @@ def parse(text: str, path: Path) -> Document:
     try:
         loader = _Loader(text)
         try:
+            _refuse_tricks(text, path)  # first: libyaml's composer recurses in C, and dies of deep nesting
             node = loader.get_single_node()
-            _refuse_references(text, path)
             value = _build(loader, node, (), lines, path) if node is not None else {}
         finally:
             loader.dispose()
@@ -90,13 +90,18 @@ def parse(text: str, path: Path) -> Document:
     return Document(path, value, lines)
 
 
-def _refuse_references(text: str, path: Path) -> None:
-    if "*" not in text and "&" not in text:
-        return
+def _refuse_tricks(text: str, path: Path) -> None:
+    depth = 0
     for event in yaml.parse(text, Loader=_Loader):
+        line = event.start_mark.line + 1 if event.start_mark is not None else 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            line = event.start_mark.line + 1 if event.start_mark is not None else 1
             raise BadConfig(f"{path}:{line}: anchors and aliases are not read")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEPTH:
+            raise BadConfig(f"{path}:{line}: nested deeper than {DEPTH}")
 
 
 def _build(loader: Any, node: Any, place: Place, lines: dict[Place, int], path: Path) -> Any:

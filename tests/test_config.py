@@ -60,7 +60,8 @@ def test_gpu_layers_are_a_number_or_a_word():
         ("model: x\nmodel: y\n", 2, "'model' stands there twice"),
         ("- model\n", 1, "lines of the form `key: value`"),
         ("model: 'x\n", 2, "found unexpected end of stream"),
-        ("model: *x\n", 1, "found undefined alias"),
+        ("model: *x\n", 1, "anchors and aliases are not read"),
+        ("model: " + "[" * 30_000 + "]" * 30_000, 1, "nested deeper than"),
     ],
 )
 def test_a_wrong_file_names_the_line(text: str, line: int, said: str, folder: Path):
