@@ -61,26 +61,40 @@ def sniff(
     """
     best, best_score = Dialect(delimiters[0], quotes[0]), (0.0, 0)
     for delimiter in delimiters:
-        for quote in quotes:
-            dialect = Dialect(delimiter, quote)
-            score = _consistency(sample, whole, dialect)
-            if score > best_score:
-                best, best_score = dialect, score
+        # Files with tabs are often written without quoting, and then a stray quote swallows records.
+        # The first of equals: quoting.
+        fits = [
+            _fit(sample, whole, Dialect(delimiter, quote))
+            for quote in (quotes if delimiter in "\t|" else quotes[:1])
+        ]
+        fit = max(fits, key=lambda fit: (fit.share, fit.records))
+        if (round(fit.share, 1), fit.width) > best_score:
+            best, best_score = fit.dialect, (round(fit.share, 1), fit.width)
     return best
 
 
-def _consistency(sample: str, whole: bool, dialect: Dialect) -> tuple[float, int]:
-    """(share of records as wide as the header, to a tenth; that width), or (0, 0) for one column."""
+class _Fit(NamedTuple):
+    """How well a dialect fits: the share of records as wide as the header, their number, that width."""
+
+    dialect: Dialect
+    share: float = 0.0
+    records: int = 0
+    width: int = 0
+
+
+def _fit(sample: str, whole: bool, dialect: Dialect) -> _Fit:
+    """Nothing fits where there is one column only."""
     try:
         records = [cells for cells in csv.reader(sample.splitlines(True), **dialect.settings()) if cells]
     except csv.Error:
-        return 0.0, 0
+        return _Fit(dialect)
     if not whole and len(records) > 1:
         records.pop()
     if not records or len(records[0]) < 2:
-        return 0.0, 0
+        return _Fit(dialect)
     width = len(records[0])
-    return round(sum(len(cells) == width for cells in records) / len(records), 1), width
+    share = sum(len(cells) == width for cells in records) / len(records)
+    return _Fit(dialect, share, len(records), width)
 
 
 class CsvReader:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ ENDINGS: dict[str, InputFormat] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 _MAGIC = {
     b"PAR1": ("a Parquet file", "name it .parquet"),
@@ -290,17 +293,7 @@ def numbered_lines(text: Text, limit: int, name: str) -> Iterator[tuple[int, str
 
 def printable(text: str) -> str:
     """A text that is UTF-8: a lone surrogate becomes U+FFFD."""
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") if _has_surrogate(text) else text
-
-
-def _has_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
 def no_column(name: str, asked: str | None, columns: Sequence[str]) -> UsageError:

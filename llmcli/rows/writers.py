@@ -99,7 +99,7 @@ class TextWriter:
         if self._labels:
             p = None if isinstance(outcome, LlmError) else outcome.p
             share = "" if p is None else f"{p:.4f}"
-            answer = f"{answer}\t{share}\t{one_line(row.text or row.raw)}"
+            answer = f"{answer}\t{share}\t{one_line(row.raw if row.error else row.text)}"
         self._put(answer + "\n")
 
     def end(self) -> None:

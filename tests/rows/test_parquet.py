@@ -1,0 +1,107 @@
+"""Parquet: types, nulls and metadata stay; other formats go in and come out."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+from batches import TITLE
+
+arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (the extra llmcli[parquet])")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+GOOD = {"positive": 0.9, "neutral": 0.06, "negative": 0.04}
+
+
+def write(path, **columns):
+    table = arrow.table(columns)
+    parquet.write_table(table.replace_schema_metadata({"made": "by us"}), path)
+    return table
+
+
+def test_columns_keep_their_order_types_and_nulls(batches, work):
+    batch = batches(replies={"": GOOD})
+    table = write(
+        work / "in.parquet",
+        id=arrow.array([1, None], arrow.int16()),
+        text=arrow.array(["good", None], arrow.large_string()),
+        at=arrow.array([datetime.datetime(2026, 1, 2), None], arrow.timestamp("ms", "UTC")),
+        tags=arrow.array([["a", "b"], []], arrow.list_(arrow.string())),
+        kind=arrow.array(["x", "x"]).dictionary_encode(),
+    )
+
+    assert batch.run("in.parquet", "out.parquet", probabilities=True).error is None
+
+    written = parquet.read_table(work / "out.parquet")
+    assert written.select(table.column_names).to_pylist() == table.to_pylist()
+    assert written.schema.types[:5] == table.schema.types
+    assert written.schema.metadata[b"made"] == b"by us"
+    assert written.column_names[5:] == [
+        "sentiment", "sentiment_p", "sentiment_positive", "sentiment_neutral", "sentiment_negative", "error",
+    ]  # fmt: skip
+    assert written["sentiment"].to_pylist() == ["positive", ""]
+    assert written["sentiment_p"].to_pylist() == [0.9, None]
+
+
+def test_many_batches_and_a_limit(batches, work):
+    batch = batches(TITLE, replies={}, default="{last}")
+    write(work / "in.parquet", text=[f"t{number}" for number in range(5000)])
+
+    assert batch.run("in.parquet", "out.parquet", limit=4500).error is None
+
+    written = parquet.read_table(work / "out.parquet")
+    assert written["title"].to_pylist() == [f"t{number}" if number else "t0" for number in range(4500)]
+
+
+def test_a_nested_text_is_found_by_its_path(batches, work, asked):
+    batch = batches()
+    write(work / "in.parquet", review=[{"text": "deep", "n": 1}, None])
+
+    assert batch.run("in.parquet", "out.parquet", field="review.text").error is None
+    assert len(asked()) == 1
+    assert asked()[0]["prompt"].endswith("deep")
+
+
+def test_a_text_column_is_told_from_others(batches, work):
+    batch = batches()
+    write(work / "in.parquet", id=[1], tags=[["a"]])
+
+    assert batch.run("in.parquet").code == 2
+    assert "holds list" in str(batch.run("in.parquet", field="tags").error)
+
+
+def test_a_column_of_ours_is_refused(batches, work):
+    batch = batches()
+    write(work / "in.parquet", text=["a"], error=["b"])
+
+    assert batch.run("in.parquet", "out.parquet").code == 2
+
+
+def test_a_file_that_is_no_parquet_is_unreadable(batches):
+    batch = batches()
+    batch.write("in.parquet", b"PAR1 and then nothing")
+
+    assert batch.run("in.parquet").code == 65
+
+
+def test_a_table_becomes_parquet_and_parquet_a_table(batches, work):
+    batch = batches(TITLE, replies={"": "T"})
+    batch.write("in.jsonl", '{"text": "a", "n": 1}\n{"text": "b", "n": 2.5, "ok": null, "l": [1]}\n')
+
+    assert batch.run("in.jsonl", "mid.parquet").error is None
+    assert batch.run("mid.parquet", "out.csv", name="again", error_name="wrong").error is None
+
+    assert parquet.read_schema(work / "mid.parquet").field("n").type == arrow.float64()
+    assert batch.read("out.csv") == ("text,n,ok,l,title,error,again,wrong\na,1.0,,,T,,T,\nb,2.5,,[1],T,,T,\n")
+
+
+def test_no_rows_make_an_empty_file(batches, work):
+    batch = batches(TITLE)
+    batch.write("in.csv", "id,text\n")
+
+    assert batch.run("in.csv", "out.parquet").error is None
+    assert parquet.read_table(work / "out.parquet").column_names == ["id", "text", "title", "error"]
+
+
+def test_parquet_from_a_pipe_is_refused(batches):
+    assert batches().run(None, stdin=b"PAR1", input_format="parquet").code == 2
