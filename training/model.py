@@ -28,6 +28,12 @@ class Shape:
     epsilon: float = 1e-5
 
 
+SHAPES = {
+    "small": Shape(),  # 12.5 million parameters: as Q8_0 13.4 MB
+    "large": Shape(width=448, layers=8, heads=7, feed_forward=1216),  # 23.2 million: as Q4_0 15 MB
+}
+
+
 class Linear(nn.Linear):
     """A matrix that can be rounded as Q4_0 will round it, while the gradient passes as if it were not."""
 
@@ -104,11 +110,12 @@ class Block(nn.Module):
         self.gate = Linear(shape.width, shape.feed_forward)
         self.up = Linear(shape.width, shape.feed_forward)
         self.down = Linear(shape.feed_forward, shape.width)
+        self.dropout = nn.Dropout(0.0)  # for many epochs over the rare rows; train.py sets it
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), turn, seen)
+        x = x + self.dropout(self.attention(self.attention_norm(x), turn, seen))
         h = self.feed_norm(x)
-        return x + self.down(functional.silu(self.gate(h)) * self.up(h))
+        return x + self.dropout(self.down(functional.silu(self.gate(h)) * self.up(h)))
 
 
 class Model(nn.Module):
@@ -146,6 +153,10 @@ class Model(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         return functional.linear(hidden, self.words.weight)
+
+    def drop_out(self, share: float) -> None:
+        for block in self.blocks:
+            block.dropout.p = share
 
     def round_weights(self, on: bool) -> None:
         for module in self.modules():

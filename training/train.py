@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mix import Corpus, Mix, Sequence
-from model import Model, Shape, parameters
+from mix import SHARES, Corpus, Mix, Sequence
+from model import SHAPES, Model, Shape, parameters
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -108,6 +108,7 @@ class Run:
         self.step = self.tokens = 0
 
     def learn(self, batches: list[Batch], rate: float) -> float:
+        torch.manual_seed(self.step)  # dropout's, so that a resumed run draws the same
         total = sum(float(batch["weight"].sum()) for batch in batches)
         said = 0.0
         for batch in batches:
@@ -162,6 +163,7 @@ def rate_at(step: int, steps: int, cooldown: int) -> float:
 def examine(run: Run, dev: list[Batch]) -> dict[str, float]:
     """Loss by task and the share of right labels on the development rows, with the averaged weights."""
     own = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    run.model.eval()
     run.model.load_state_dict(run.average, strict=False)
     sums: dict[str, float] = defaultdict(float)
     for batch in dev:
@@ -177,6 +179,7 @@ def examine(run: Run, dev: list[Batch]) -> dict[str, float]:
             sums[f"{task} {name}"] += float(values.sum())
             sums[f"{task} {name} n"] += len(values)
     run.model.load_state_dict(own, strict=False)
+    run.model.train()
     return {
         name: round(value / sums[f"{name} n"], 4)
         for name, value in sums.items()
@@ -197,7 +200,7 @@ def train(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     if device == "cpu":
         torch.set_num_threads(options.threads)
-    run = Run(Shape(), device)
+    run = Run(SHAPES[options.shape], device)
     checkpoint = options.out / "checkpoint.pt"
     if checkpoint.exists():
         run.load(checkpoint)
@@ -206,9 +209,10 @@ def train(options: argparse.Namespace) -> None:
 
         run.model.load_state_dict(read_weights(options.start), strict=False)
     run.model.round_weights(options.round)
+    run.model.drop_out(options.dropout)
     print(f"{parameters(run.model):,} parameters on {device}, from step {run.step}", flush=True)
 
-    mix = Mix(Corpus(options.corpus), options.seed, options.step_tokens, options.micro_tokens)
+    mix = Mix(Corpus(options.corpus), options.seed, options.step_tokens, options.micro_tokens, SHARES)
     dev = dev_batches(options.dev) if options.dev else []
     steps = DataLoader(Steps(mix, run.step, options.steps), batch_size=None, num_workers=options.workers)
     stop: list[int] = []
@@ -262,9 +266,11 @@ if __name__ == "__main__":
     parser.add_argument(
         "--start", type=Path, help="an exported GGUF to begin from, where there is no checkpoint"
     )
+    parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--cooldown", type=int, default=0)
     parser.add_argument("--round", action="store_true", help="round the weights as Q4_0 does")
+    parser.add_argument("--dropout", type=float, default=0.0, help="for many epochs over the same rows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--step-tokens", type=int, default=8192)
     parser.add_argument("--micro-tokens", type=int, default=4096)
