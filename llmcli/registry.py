@@ -88,7 +88,7 @@ def help_line(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(_FIRST_LINES).decode("utf-8-sig", errors="replace")
+            start = file.read(_FIRST_LINES).decode("utf-8", errors="replace").removeprefix("\ufeff")
     except OSError:
         return ""
     for line in start.splitlines():
