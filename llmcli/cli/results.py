@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from llmcli.cli.environment import Environment, to_bytes
-from llmcli.errors import CannotCreate, LlmError, UsageError
+from llmcli.errors import LlmError, UsageError
 
 if TYPE_CHECKING:
     from llmcli.cli.inputs import Item, Kind
@@ -106,8 +106,8 @@ def form_name(options: OutputOptions, kind: Kind) -> str:
         return "json"
     if options.format:
         return options.format
-    ending = Path(options.output or "").suffix.lower()
-    if ending == ".parquet":
+    ending = Path((options.output or "").lower().removesuffix(".gz")).suffix
+    if ending == ".parquet" and kind not in ("rows", "lines"):
         raise UsageError(
             "Parquet is written for rows only", hint="give a .csv, .jsonl or .parquet file, or --lines"
         )
@@ -153,36 +153,23 @@ def destination(output: str | None, env: Environment) -> Iterator[Write]:
     """
     Where the words go: standard output, or a file that appears whole at the end.
 
-    Raises CannotCreate where the file cannot be made.
+    Raises CannotCreate, PermissionRefused, InputOutputError.
     """
     if output is None or output == "-":
         yield lambda text: env.write(text, flush=True)
         return
-    path = env.cwd / output
-    if path.exists() and not path.is_file():  # /dev/null, a FIFO: nothing to replace
-        with _opened(path) as file:
+    from llmcli.rows.output_file import is_replaceable, output_file, writing
+
+    path = (env.cwd / output).resolve()  # a link stays one: its target is what changes
+    if is_replaceable(path):
+        with output_file(path, path.with_name(f".{path.name}.{os.getpid()}.partial")) as file:
             yield lambda text: _put(file, text)
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with _opened(partial) as file:
-            yield lambda text: _put(file, text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)  # noqa: PTH105  one call, named as the operating system does
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    else:  # /dev/null, a FIFO
+        with writing(path), path.open("wb") as device:
+            yield lambda text: _put(device, text)
 
 
-def _opened(path: Path) -> Any:
-    try:
-        return path.open("wb")
-    except OSError as error:
-        raise CannotCreate(f"cannot create {path}: {error.strerror}") from error
-
-
-def _put(file: Any, text: str) -> None:
+def _put(file: BinaryIO, text: str) -> None:
     file.write(to_bytes(text))
 
 

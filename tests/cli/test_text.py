@@ -208,6 +208,17 @@ def test_a_failed_run_leaves_the_old_file(call, model, work):
     assert (work / "out.txt").read_text() == "old"
 
 
+def test_an_output_that_is_a_link_stays_one_and_keeps_its_mode(call, model, work):
+    (work / "kept.txt").write_text("old")
+    (work / "kept.txt").chmod(0o600)
+    (work / "out.txt").symlink_to("kept.txt")
+
+    assert call("title", *model, "-o", "out.txt", "--text", "a").code == 0
+    assert (work / "out.txt").is_symlink()
+    assert (work / "kept.txt").read_text() == "A title\n"
+    assert (work / "kept.txt").stat().st_mode & 0o777 == 0o600
+
+
 def test_an_output_in_no_folder_is_73(call, model):
     assert call("title", *model, "-o", "no/such/out.txt", "--text", "a").code == 73
 
