@@ -172,30 +172,47 @@ def test_a_grammar_is_read_into_rules():
 # Random grammars: whatever passes must be taken by llama.cpp and lead somewhere.
 
 _NAMES = ("root", "a", "b-1", "C", "d")
-_literals = st.text(st.sampled_from('ab \n"\\]é😀-'), max_size=3).map(
-    lambda text: '"' + "".join({"\\": "\\\\", '"': '\\"', "\n": "\\n"}.get(c, c) for c in text) + '"'
+_ESCAPED = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
+_literals = st.text(st.sampled_from('ab \n"\\]é😀-'), min_size=1, max_size=3).map(
+    lambda text: '"' + "".join(_ESCAPED.get(c, c) for c in text) + '"'
 )
 _classes = st.sampled_from(["[a-c]", "[^a]", "[é\\]]", ".", "[\\u0041-\\U0001F600-]", "[a-b0-9]"])
-_quantifiers = st.sampled_from(["", "", "", "", "*", "+", "?", "{2}", "{0,3}", "{1,}", "{0,0}", "{3,40}"])
+_at_least_one = st.sampled_from(["", "", "", "+", "{2}", "{1,}", "{3,40}"])
+_any_number = st.sampled_from(["", "", "", "*", "+", "?", "{2}", "{0,3}", "{1,}", "{0,0}", "{3,40}"])
 
 
-def _sequences(items):
-    item = st.tuples(items, _quantifiers).map("".join)
-    return st.lists(item, max_size=3).map(" ".join)
+@st.composite
+def _sound(draw, number=0, depth=0):
+    """Alternatives of a rule that are right: each begins with a character, and recursion may be left out."""
+    alternatives = []
+    for _ in range(draw(st.integers(1, 3))):
+        items = [draw(_literals | _classes) + draw(_at_least_one)]
+        for _ in range(draw(st.integers(0, 3))):
+            kind = draw(st.integers(0, 3 if depth < 3 else 2))
+            if kind == 3:
+                items.append(f"( {draw(_sound(number, depth + 1))} ){draw(_any_number)}")
+            elif kind == 2:
+                other = draw(st.integers(0, len(_NAMES) - 1))
+                items.append(_NAMES[other] + ("?" if other <= number else draw(_any_number)))
+            else:
+                items.append(draw(_literals | _classes) + draw(_any_number))
+        alternatives.append(" ".join(items))
+    return " | ".join(alternatives)
 
 
-def _alternatives(items):
-    return st.lists(_sequences(items), min_size=1, max_size=3).map(" | ".join)
+@st.composite
+def _wild(draw):
+    """Rules of anything: most are left recursive, or repeat what may be empty."""
+    atoms = [*_NAMES, '""', '"x"', "( )", "( a | )", "[a-z]"]
+    items = st.tuples(st.sampled_from(atoms), _any_number).map("".join)
+    sequences = st.lists(items, max_size=3).map(" ".join)
+    bodies = st.lists(sequences, min_size=1, max_size=3).map(" | ".join)
+    return "\n".join(f"{name} ::= {draw(bodies)}" for name in _NAMES)
 
 
-_items = st.recursive(
-    st.one_of(_literals, _classes, st.sampled_from(_NAMES)),
-    lambda items: _alternatives(items).map(lambda inside: f"( {inside} )"),
-    max_leaves=6,
-)
-_grammars = st.lists(_alternatives(_items), min_size=len(_NAMES), max_size=len(_NAMES)).map(
-    lambda bodies: "\n".join(f"{name} ::= {body}" for name, body in zip(_NAMES, bodies))
-)
+@st.composite
+def _sound_grammars(draw):
+    return "\n".join(f"{name} ::= {draw(_sound(number))}" for number, name in enumerate(_NAMES))
 
 
 @st.composite
@@ -231,15 +248,15 @@ _real_settings = settings(deadline=None, suppress_health_check=[HealthCheck.func
 
 
 @settings(_real_settings, max_examples=60)
-@given(gbnf=st.one_of(_grammars, _mutated()))
+@given(gbnf=st.one_of(_sound_grammars(), _mutated(), _wild()))
 def test_llama_cpp_survives_what_passes(gbnf, real):
     if _accepted(gbnf):
         _survives(gbnf, real)
 
 
 @pytest.mark.slow
-@settings(_real_settings, max_examples=1000)
-@given(gbnf=st.one_of(_grammars, _mutated()))
+@settings(_real_settings, max_examples=2500)
+@given(gbnf=st.one_of(_sound_grammars(), _mutated(), _wild()))
 def test_llama_cpp_survives_everything_that_passes(gbnf, real):
     if _accepted(gbnf):
         _survives(gbnf, real)
