@@ -32,6 +32,11 @@ class Item(NamedTuple):
     text: str
     error: LlmError | None = None
 
+    @property
+    def shown(self) -> str:
+        """The source as people read it."""
+        return "standard input" if self.source == STDIN else self.source
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -62,9 +67,11 @@ class Inputs:
             return Item(name, "", error)
 
 
-def choose(files: Sequence[str], options: InputOptions, env: Environment, example: str) -> Inputs:
+def choose(
+    files: Sequence[str], options: InputOptions, env: Environment, example: str, row_format: str | None = None
+) -> Inputs:
     """
-    What to work on.
+    What to work on; `row_format` says that everything is rows, whatever its name.
 
     Raises MissingInput for a file that does not exist, UsageError where nothing is named and standard input
     is a terminal, or where files of rows and documents are mixed.
@@ -78,7 +85,8 @@ def choose(files: Sequence[str], options: InputOptions, env: Environment, exampl
     for name in names:
         if name != STDIN and not _exists(env.cwd / name):
             raise _missing(name)
-    return Inputs(_kind(names, texts, options.lines), names, texts, options.encoding)
+    kind = "rows" if row_format and not texts else _kind(names, texts, options.lines)
+    return Inputs(kind, names, texts, options.encoding)
 
 
 def _kind(names: tuple[str, ...], texts: tuple[str, ...], lines: bool) -> Kind:

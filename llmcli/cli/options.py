@@ -203,12 +203,42 @@ class RowOptions:
     retry_errors: Annotated[
         bool, _rows("--retry-errors", help="Ask again for the rows that failed last time.")
     ] = False
+    keep_journal: Annotated[
+        bool, _rows("--keep-journal", help="Keep the journal beside the output when all is done.")
+    ] = False
+    sidecar: Annotated[
+        bool, _rows("--sidecar", help="Write OUT.provenance.json: model, template and parameters.")
+    ] = False
+    input_format: Annotated[
+        Literal["csv", "tsv", "jsonl", "parquet"] | None,
+        _rows(
+            "--input-format", metavar="csv|tsv|jsonl|parquet",
+            help="Of standard input, or of a file whose ending does not say it.",
+        ),
+    ] = None  # fmt: skip
+    delimiter: Annotated[
+        str | None, _rows("--delimiter", metavar="CHAR", help="Between CSV cells (default: found out).")
+    ] = None
+    quote: Annotated[
+        str | None, _rows("--quote", metavar="CHAR", help='Around CSV cells (default: "); "" for none.')
+    ] = None
+    header: Annotated[
+        bool, _rows("--header/--no-header", help="Whether CSV begins with names (else 1, 2, 3).")
+    ] = True
+    error_as: Annotated[str, _rows("--error-as", metavar="NAME", help="Name of the error column.")] = "error"
     on: Annotated[
         Literal["ray"] | None,
         _rows("--on", metavar="ray", help="Run on a Ray cluster, local or at RAY_ADDRESS."),
     ] = None
     copies: Annotated[
         int | None, _rows("--copies", metavar="N", min=1, help="Model copies on the cluster.")
+    ] = None
+    cpus: Annotated[
+        float | None,
+        _rows("--cpus", metavar="X", min=0, help="Processors of each copy (default: its share)."),
+    ] = None
+    gpus: Annotated[
+        float | None, _rows("--gpus", metavar="X", min=0, help="GPUs of each copy (default: its share).")
     ] = None
 
 

@@ -20,7 +20,7 @@ from llmcli.cli.options import InputOptions, ModelOptions, OutputOptions, RowOpt
 from llmcli.cli.results import Answer
 from llmcli.cli.tally import Tally
 from llmcli.cli.thinking import ThinkingEngine
-from llmcli.errors import LlmError, UsageError
+from llmcli.errors import LlmError, RowsFailed, UsageError
 from llmcli.templates import Template, check_values, label_set, render, sampling_for, with_overrides
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def run(asked: Asked, env: Environment) -> None:
 
 def prepare(asked: Asked, env: Environment) -> Task:
     """Check everything that can be checked before a model is loaded."""
-    chosen = inputs.choose(asked.files, asked.input, env, asked.example)
+    chosen = inputs.choose(asked.files, asked.input, env, asked.example, asked.rows.input_format)
     results.form_name(asked.output, chosen.kind)
     values = check_values(asked.template, asked.values)
     model = opening.choose(env, asked.model)
@@ -214,24 +214,39 @@ def _run_rows(task: Task, engine: Engine | None, env: Environment) -> None:
     form = results.form_name(output, task.chosen.kind)
     if len(task.chosen.files) > 1 and (output.output or form in ("csv", "tsv")):
         raise UsageError("a table is made of one input file", hint="one call for each")
+    to_file = output.output not in (None, "-")
+    failures: list[RowsFailed] = []
     for name in task.chosen.files:
         options = batch.RowOptions(
             source=None if name == inputs.STDIN else env.cwd / name,
-            input_format="lines" if task.chosen.kind == "lines" else None,
+            input_format="lines" if task.chosen.kind == "lines" else asked.rows.input_format,
             field=asked.input.field,
             encoding=asked.input.encoding,
-            output=env.cwd / output.output if output.output else None,
+            delimiter=asked.rows.delimiter,
+            quote=asked.rows.quote,
+            header=asked.rows.header,
+            output=env.cwd / str(output.output) if to_file else None,
             output_format="json" if output.json else output.format,
             name=output.as_name,
+            error_name=asked.rows.error_as,
             probabilities=output.probabilities,
+            sidecar=asked.rows.sidecar,
             limit=asked.rows.limit,
             max_errors=asked.rows.max_errors,
             retry_errors=asked.rows.retry_errors,
+            keep_journal=asked.rows.keep_journal,
             dry_run=output.dry_run,
             on=asked.rows.on,
             copies=asked.rows.copies,
+            cpus=asked.rows.cpus,
+            gpus=asked.rows.gpus,
         )
-        run_rows(job, options, engine, env)
+        try:
+            run_rows(job, options, engine, env)
+        except RowsFailed as failed:
+            failures.append(failed)
+    if failures:
+        raise failures[0]
 
 
 # ------------------------------------------------------------ dry run
@@ -252,7 +267,7 @@ def _dry_run(task: Task, engine: Engine, env: Environment) -> None:
             env.write(f"{tokens:,} tokens of {engine.info.context:,}\n")
         else:
             messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-            shown = {"source": item.source, "messages": messages}
+            shown = {"source": item.shown, "messages": messages}
             numbers = {"tokens": tokens, "context": engine.info.context}
             env.write(json.dumps({**shown, **numbers}, ensure_ascii=False) + "\n")
     tally.finish()

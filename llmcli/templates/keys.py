@@ -30,7 +30,8 @@ GLOBAL_OPTIONS = frozenset(
         *("text", "lines", "field", "encoding", "truncate", "limit", "extract", "no_extract"),
         *("output", "format", "json", "as", "probabilities", "stream", "quiet", "verbose"),
         *("dry_run", "debug", "color", "no_color", "help", "version", "private"),
-        *("journal", "max_errors", "retry_errors", "on", "copies"),
+        *("journal", "keep_journal", "max_errors", "retry_errors", "on", "copies", "cpus", "gpus"),
+        *("sidecar", "input_format", "delimiter", "quote", "header", "no_header", "error_as"),
     }
 )
 VARIABLES = frozenset({"text", "document", "sentence", "parts"})  # ours, in a prompt
