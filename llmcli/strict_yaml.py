@@ -132,5 +132,6 @@ def _pairs(
         if key in seen:
             raise BadConfig(f"{path}:{line}: {key!r} stands there twice")
         seen.add(key)
-        lines[(*place, key)] = line
-        yield key, _build(loader, value_node, (*place, key), lines, path)
+        inner = (*place, key)
+        lines[inner] = line
+        yield key, _build(loader, value_node, inner, lines, path)

@@ -13,10 +13,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import typer
-from typer.completion import shell_complete
 
 from llmcli import __version__
 from llmcli.cli.boundary import Terminated, guard
@@ -50,7 +49,6 @@ COMMANDS = {
     "completion": Entry("llmcli.cli.completion", MANAGEMENT, "Print the completion script of a shell."),
 }
 
-PROGRAM_NAMES = ("llm", "llmcli")
 
 EXAMPLES = """
 llm summarize report.txt
@@ -147,15 +145,17 @@ def _root(
     """Run a language model on your own machine: text in, template, model, text out."""
 
 
-def program(args: Sequence[str], env: Environment) -> int:
-    """Run one command line, without any handling of errors; give its exit code."""
+def root() -> Group:
+    """The whole command line."""
     app = new_app(example=EXAMPLES)
     app.info.cls = Commands
     app.callback()(_root)
-    commands = typer.main.get_group(app)
-    for name in PROGRAM_NAMES:
-        if instruction := env.environ.get(f"_{name.upper()}_COMPLETE"):
-            return shell_complete(commands, {"obj": env}, name, f"_{name.upper()}_COMPLETE", instruction)
+    return cast(Group, typer.main.get_group(app))
+
+
+def program(args: Sequence[str], env: Environment) -> int:
+    """Run one command line, without any handling of errors; give its exit code."""
+    commands = root()
     # Not `commands.main`: it turns a closed pipe into exit 1, and an end of input into an abort.
     try:
         with commands.make_context("llm", list(args), obj=env) as ctx:
