@@ -54,7 +54,7 @@ An error is one line on standard error, cause then remedy; results alone go to s
 def page() -> str:
     """The whole page."""
     os.environ["COLUMNS"] = WIDTH
-    return TOP + "".join(_entries()) + EXIT_CODES
+    return TOP + "".join(_entries()) + "\n" + EXIT_CODES
 
 
 def _entries() -> Iterator[str]:
@@ -74,7 +74,7 @@ def _entry(words: list[str]) -> str:
     text = _help(words)
     if words and words != [FULL] and "\nRows (" in text:
         text = _without_shared(text)
-    return f"\n## {' '.join(['llm', *words])}\n\n```text\n{text.rstrip()}\n```\n\n"
+    return f"\n## {' '.join(['llm', *words])}\n\n```text\n{text.rstrip()}\n```\n"
 
 
 def _without_shared(text: str) -> str:

@@ -81,7 +81,7 @@ def as_csv(shape: Shape, answers: Iterator[Answer], delimiter: str = ",") -> Ite
     """A table with a header."""
     yield _csv_line(["source", *_columns(shape)], delimiter)
     for answer in answers:
-        yield _csv_line([answer.item.source, *_cells(shape, answer)], delimiter)
+        yield _csv_line([answer.item.shown, *_cells(shape, answer)], delimiter)
 
 
 def as_tsv(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
@@ -117,7 +117,7 @@ def form_name(options: OutputOptions, kind: Kind) -> str:
 def record(shape: Shape, answer: Answer) -> dict[str, Any]:
     """One answer as a JSON object."""
     result = answer.result
-    made: dict[str, Any] = {"source": answer.item.source, shape.name: result.text if result else None}
+    made: dict[str, Any] = {"source": answer.item.shown, shape.name: result.text if result else None}
     if shape.labels:
         made[f"{shape.name}_p"] = _rounded(result.p) if result else None
         made[f"{shape.name}_probabilities"] = (
@@ -204,7 +204,7 @@ def _label_line(shape: Shape, answer: Answer) -> str:
     assert result is not None
     if shape.kind == "document":
         return f"{result.text}\n" + (_bars(result) if shape.bars else "")
-    beside = answer.item.text if answer.item.source == "--text" else answer.item.source
+    beside = answer.item.text if answer.item.source == "--text" else answer.item.shown
     return f"{result.text}\t{_four(result.p)}\t{_flat(beside)}\n"
 
 
@@ -220,7 +220,7 @@ def _bars(result: Result) -> str:
 def _heading(shape: Shape, answer: Answer, number: int) -> str:
     if not shape.headings or shape.kind != "documents":
         return ""
-    return ("\n" if number else "") + f"==> {answer.item.source} <==\n"
+    return ("\n" if number else "") + f"==> {answer.item.shown} <==\n"
 
 
 def _ended(text: str) -> str:

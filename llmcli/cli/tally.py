@@ -7,6 +7,7 @@ error, and exit 3 at the end.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from llmcli.cli.environment import Environment
@@ -30,6 +31,8 @@ class Tally:
         self._cut = 0
         self._errors: list[LlmError] = []
         self._failures = 0
+        self._read = self._written = 0
+        self._begun = time.monotonic()
 
     def failed(self, item: Item, error: LlmError) -> None:
         """Count a text without an answer, and tell it with the text's name."""
@@ -44,6 +47,8 @@ class Tally:
     def answered(self, item: Item, result: Result) -> None:
         """Count an answer; a cut one is noted, a degenerate one is a failure that has been printed."""
         self._texts += 1
+        self._read += result.usage.prompt
+        self._written += result.usage.answer
         if self._show_thinking and result.thinking:
             for line in result.thinking.strip().splitlines():
                 self._env.complain(f"  {line}")
@@ -63,6 +68,11 @@ class Tally:
         if self._cut:
             which = "the answer is" if self._single else f"{self._cut:,} answers are"
             self._env.note(f"{which} cut at the limit of tokens (see --max-tokens)")
+        if self._env.verbose:
+            seconds = time.monotonic() - self._begun
+            texts = "1 text" if self._texts == 1 else f"{self._texts:,} texts"
+            tokens = f"{self._read:,} tokens read, {self._written:,} written"
+            self._env.note(f"{texts}, {tokens}, {seconds:.1f} s")
         if self._errors:
             raise self._errors[0]
         if self._failures:

@@ -269,6 +269,13 @@ def test_thinking_is_shown_on_request_and_beside_the_result(call, model):
     assert (said.out, said.err) == ("42\n", "  Let me see.\n")
 
 
+def test_verbose_counts_tokens_and_time(call, model):
+    said = call("title", "-v", *model, "--text", "a")
+
+    assert said.out == "A title\n"
+    assert "llm: note: 1 text, 9 tokens read, 2 written, 0.0 s\n" in said.err
+
+
 def test_a_dry_run_shows_the_prompt_and_asks_nothing(call, model, work, asked):
     said = call("title", *model, "--dry-run", "--text", "a")
 
