@@ -116,17 +116,18 @@ class Runs:
         return found["seconds"] if task in ("turn", "start") else found["amount"] / found["seconds"]
 
     def share(self, rounds: int) -> str:
-        """Python's share of a batch of labels, and how fast that was."""
-        rows = self.sizes["rows"]
+        """Python's share of a batch of labels; labels beside bare prompt processing in the same process."""
         command = [sys.executable, str(HERE / "share.py"), str(self.model), "--threads", str(self.threads)]
-        command += ["--rows", str(rows)]
-        found = []
-        for _ in range(rounds):
-            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
-            found.append(json.loads(done.stdout))
+        command += ["--rows", str(self.sizes["rows"]), "--rounds", str(rounds)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
+        found = [json.loads(line) for line in done.stdout.splitlines()]
         part = statistics.median(one["share"] for one in found)
-        speed = statistics.median(one["rows"] / one["seconds"] for one in found)
-        return f"Python's share of {rows} labels: {part:.2%}, at {speed:.1f} rows/s"
+        speed = statistics.median(one["rows_per_second"] for one in found)
+        ratios = [one["rows_per_second"] / one["bare_rows_per_second"] for one in found]
+        return (
+            f"In the child: Python's share of {self.sizes['rows']} labels {part:.2%}; {speed:.1f} rows/s, "
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) of bare prompt processing"
+        )
 
 
 def environment() -> dict[str, str]:

@@ -1,10 +1,12 @@
 """
-Python's share of a batch of labels: 1 − (time in llama_decode / wall), measured in the child.
+Inside the child: Python's share of a batch of labels, and labels beside bare prompt processing.
 
-    python benchmarks/share.py MODEL [--threads 2] [--rows 200]
+    python benchmarks/share.py MODEL [--threads 2] [--rows 200] [--rounds 3]
 
-The child (`llmcli.engines.llama.child`) runs here, in this process, and a thread plays its parent: the
-child's own clocks can then be read. What that thread does counts as Python's share too.
+The child (`llmcli.engines.llama.child`) runs here, in this process, and a thread plays its parent. So the
+child's own clocks can be read (Python's share: 1 − time in llama_decode / wall; what the thread does counts as
+Python's), and bare prompt processing (contestants/bare.py) runs in turn with it in the same process, on
+the same loaded model.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import texts
+from contestants.bare import Contestant as Bare
 from contestants.task import Task
 
 from llmcli.engines.llama import amx, wire
@@ -83,17 +86,24 @@ class Parent:
         return message
 
 
-def measure(task: Task, parent: Parent, child: Child) -> None:
-    """Warm up, score, print, and end the process: the child would go on for ever."""
+def measure(task: Task, rounds: int, parent: Parent, child: Child) -> None:
+    """Warm up, measure in turn, print, and end the process: the child would go on for ever."""
     parent.load(task)
     warm, rows = task.labels()
     parent.score(warm)
     scheduler = child._scheduler
-    before = scheduler.decode_seconds
-    wall = parent.score(rows)
-    decoding = scheduler.decode_seconds - before
-    found = {"rows": len(rows), "seconds": wall, "decode_seconds": decoding, "share": 1 - decoding / wall}
-    print(json.dumps(found), flush=True)
+    bare = Bare(task, child._model, child._log)
+    for _ in range(rounds):
+        before, tokens = scheduler.decode_seconds, scheduler.decoded_tokens
+        wall = parent.score(rows)
+        decoding = scheduler.decode_seconds - before
+        found = {
+            "share": 1 - decoding / wall,
+            "rows_per_second": len(rows) / wall,
+            "bare_rows_per_second": len(rows) / bare.labels()[1],
+            "tokens": scheduler.decoded_tokens - tokens,
+        }
+        print(json.dumps(found), flush=True)
     os._exit(0)
 
 
@@ -104,11 +114,12 @@ if __name__ == "__main__":
     parser.add_argument("model", type=Path)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rows", type=int, default=Task.rows)
+    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     amx.keep_off()
     ours, theirs = socket.socketpair()
     served = Child(Connection(theirs.detach()))
     speaker = Parent(Connection(ours.detach()))
-    arguments = (Task(given.model, given.threads, rows=given.rows), speaker, served)
+    arguments = (Task(given.model, given.threads, rows=given.rows), given.rounds, speaker, served)
     threading.Thread(target=measure, args=arguments, daemon=True).start()
     served.run()

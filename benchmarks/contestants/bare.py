@@ -20,13 +20,13 @@ from llmcli.messages import Prompt
 
 
 class Contestant:
-    """A model, and a context of 512 tokens."""
+    """A model, and a context of 512 tokens; with `model` one that is loaded already, as in share.py."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, model: Model | None = None, log: Log | None = None) -> None:
         amx.keep_off()
         self._task = task
-        self._log = Log()
-        self._model = Model(str(task.model), self._log)
+        self._log = log or Log()
+        self._model = model or Model(str(task.model), self._log)
 
     def close(self) -> None:
         self._model.free()
