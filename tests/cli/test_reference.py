@@ -28,9 +28,10 @@ def test_no_template_can_take_the_name_of_a_shared_option():
     infos = [
         parameter.annotation.__metadata__[0] for group in GROUPS.values() for parameter in parameters(group)
     ]
-    words = [(info.default, *(info.param_decls or ())) for info in infos]
-    words += [tuple(names) for names, _, _, _ in HOUSE_OPTIONS]
-    names = {word[2:].replace("-", "_") for group in words for word in group if str(word).startswith("--")}
+    words = [word for info in infos for word in (info.default, *(info.param_decls or ()))]
+    words += [word for names, _, _, _ in HOUSE_OPTIONS for word in names]
+    options = [option for word in words for option in str(word).split("/") if option.startswith("--")]
+    names = {option[2:].replace("-", "_") for option in options}
 
     assert len(names) > 30
     assert names <= GLOBAL_OPTIONS
