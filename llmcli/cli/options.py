@@ -222,9 +222,9 @@ class RowOptions:
     quote: Annotated[
         str | None, _rows("--quote", metavar="CHAR", help='Around CSV cells (default: "); "" for none.')
     ] = None
-    header: Annotated[
-        bool, _rows("--header/--no-header", help="Whether CSV begins with names (else 1, 2, 3).")
-    ] = True
+    no_header: Annotated[
+        bool, _rows("--no-header", help="CSV begins with a row: its columns are called 1, 2, 3.")
+    ] = False
     error_as: Annotated[str, _rows("--error-as", metavar="NAME", help="Name of the error column.")] = "error"
     on: Annotated[
         Literal["ray"] | None,

@@ -224,7 +224,7 @@ def _run_rows(task: Task, engine: Engine | None, env: Environment) -> None:
             encoding=asked.input.encoding,
             delimiter=asked.rows.delimiter,
             quote=asked.rows.quote,
-            header=asked.rows.header,
+            header=not asked.rows.no_header,
             output=env.cwd / str(output.output) if to_file else None,
             output_format="json" if output.json else output.format,
             name=output.as_name,
