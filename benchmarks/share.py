@@ -4,8 +4,8 @@ Inside the child: Python's share of a batch of labels, and labels beside bare pr
     python benchmarks/share.py MODEL [--threads 2] [--rows 200] [--rounds 3]
 
 The child (`llmcli.engines.llama.child`) runs here, in this process, and a thread plays its parent. So the
-child's own clocks can be read (Python's share: 1 − time in llama_decode / wall; what the thread does counts as
-Python's), and bare prompt processing (contestants/bare.py) runs in turn with it in the same process, on
+child's own clocks can be read (Python's share: 1 − time in llama_decode / wall; what the thread does counts
+as Python's), and bare prompt processing (contestants/bare.py) runs in turn with it in the same process, on
 the same loaded model.
 """
 
