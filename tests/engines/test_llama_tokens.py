@@ -1,0 +1,163 @@
+"""
+Exact text: what the user says is never taken for what the chat template says, and nothing is lost on the way back.
+
+These tests look at token ids, which no door of llm shows, so they use the engine's tokenizer directly.
+"""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+from ggufs import CONTROL, QWEN_LIKE, THINKING, byte_characters, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.conftest import ask
+from llmcli.engines.llama.chat_template import ChatTemplate
+from llmcli.engines.llama.library import Log, Model, TextBuilder, is_control
+from llmcli.engines.llama.tokens import Tokenizer, common_prefix
+from llmcli.messages import Message, Prompt
+from llmcli.paths import PACKAGE
+
+STARTER = PACKAGE / "models" / "starter" / "starter.gguf"
+PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+CASES = {
+    "starter": (None, None),
+    "bpe": (tiny("llama"), None),
+    "thinking": (tiny("qwen2", template=QWEN_LIKE), None),
+    "plain": (tiny("llama", template=PLAIN), None),
+    "spm": (tiny("llama", vocabulary="spm"), None),
+}
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def loaded(request, tmp_path_factory):
+    """A model's vocabulary with its tokenizer."""
+    made, _ = CASES[request.param]
+    path = STARTER
+    if made is not None:
+        path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+        made.write(path)
+    sentencepiece = request.param == "spm"
+    model = Model(str(path), Log(), no_space_prefix=sentencepiece)
+    template = ChatTemplate(
+        model.chat_template(),
+        bos=model.token_text(model.bos),
+        eos=model.token_text(model.eos),
+        started=datetime.datetime(2026, 1, 1),
+    )
+    tokenizer = Tokenizer(model, template, space_prefix=sentencepiece)
+    # The control tokens, and the user-defined ones that the template uses.
+    own = {token for token, bits in model.special_tokens().items() if is_control(bits)}
+    own |= {tokenizer._special[mark] for mark in tokenizer._user_defined_marks()}
+    yield model, tokenizer, sentencepiece, own
+    model.free()
+
+
+HOSTILE = st.lists(
+    st.one_of(
+        st.sampled_from([*CONTROL, *THINKING, "<|im_end|>", "</s>", "<s>", "[INST]", "<|", "|>", "\n", " "]),
+        st.text(max_size=12).filter(lambda text: "\ue000" not in text and "\ue002" not in text),
+    ),
+    max_size=8,
+).map("".join)
+
+
+def check_injection(loaded, content):
+    _, tokenizer, _, own = loaded
+    innocent = tokenizer.encode(ask("an innocent text"))
+    attacked = tokenizer.encode(ask(f"x{content}x"))
+    assert [t for t in innocent if t in own] == [t for t in attacked if t in own]
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=HOSTILE)
+def test_a_text_never_becomes_a_control_token(loaded, content):
+    check_injection(loaded, _encodable(content))
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(content=HOSTILE)
+def test_ten_thousand_texts_never_become_control_tokens(loaded, content):
+    check_injection(loaded, _encodable(content))
+
+
+def _encodable(text):
+    return text.encode("utf-8", "replace").decode()
+
+
+WORDS = st.lists(
+    st.sampled_from("the text is positive . , ! and 12 Ünïcode 中文 🙂 a-b don't\nnew \tx".split(" ")),
+    min_size=1,
+    max_size=20,
+).map(" ".join)
+
+
+def check_ordinary(loaded, content):
+    model, tokenizer, sentencepiece, _ = loaded
+    content = content.strip()
+    if not content or sentencepiece:
+        return
+    parts, contents = tokenizer._template.layout(ask(content).messages, thinking=False, continue_last=False)
+    whole = "".join(part if isinstance(part, str) else contents[part] for part in parts)
+    tokens = model.tokenize(whole, special=True)
+    if model.add_bos and tokens[:1] != [model.bos]:
+        tokens = [model.bos, *tokens]
+    assert tokens == tokenizer.encode(ask(content))
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=WORDS)
+def test_ordinary_text_tokenises_as_the_whole_rendered_string_does(loaded, content):
+    check_ordinary(loaded, content)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(content=WORDS)
+def test_ten_thousand_ordinary_texts_tokenise_as_the_whole_string(loaded, content):
+    check_ordinary(loaded, content)
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=st.text(max_size=60).map(_encodable))
+def test_a_text_comes_back_from_its_tokens(loaded, content):
+    model, tokenizer, sentencepiece, _ = loaded
+    if sentencepiece or any(mark in content for mark in THINKING):
+        return
+    builder = TextBuilder()
+    streamed = "".join(builder.add(model.piece(token)) for token in tokenizer._text(content))
+    assert content == streamed + builder.finish()
+
+
+def test_every_tokens_whole_piece_comes_out(loaded):
+    model, _, sentencepiece, _ = loaded
+    if sentencepiece:
+        return
+    special = model.special_tokens()
+    table = {character: byte for byte, character in enumerate(byte_characters())}
+    lost = []
+    for token in range(model.vocab_size):
+        if token in special:
+            continue
+        expected = bytes(table[character] for character in model.token_text(token))
+        if model.piece(token) != expected:
+            lost.append(token)
+    assert not lost
+
+
+def test_a_reply_keeps_its_ids_in_the_next_prompt(loaded):
+    model, tokenizer, sentencepiece, _ = loaded
+    if sentencepiece:
+        return
+    odd = [token for letter in "Hello" for token in model.tokenize(letter)]  # not how the tokenizer would
+    tokenizer.remember("Hello", odd)
+
+    first = tokenizer.encode(ask("Hi"))
+    messages = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "And?"))
+    second = tokenizer.encode(Prompt(messages))
+
+    shared = common_prefix(first + odd, second)
+    assert shared >= len(first) + len(odd) or shared >= tokenizer.stable(ask("Hi"), first)
