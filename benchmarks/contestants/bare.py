@@ -44,7 +44,7 @@ class Contestant:
         )
 
     def long(self) -> Measured:
-        tokens = self.tokens(self._task.long()[1:])
+        tokens = self.tokens(self._task.long()[1])
         return sum(map(len, tokens)), self._decode([(row, True) for row in tokens])
 
     def _decode(self, runs: Sequence[tuple[list[int], bool]]) -> float:

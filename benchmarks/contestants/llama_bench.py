@@ -30,7 +30,7 @@ class Contestant:
 
     def long(self) -> Measured:
         bare = Bare(self._task)
-        tokens = [len(row) for row in bare.tokens(self._task.long()[1:])]
+        tokens = [len(row) for row in bare.tokens(self._task.long()[1])]
         bare.close()
         return self._run(round(sum(tokens) / len(tokens)), 0)
 

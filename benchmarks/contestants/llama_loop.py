@@ -53,8 +53,9 @@ class Contestant:
 
     def long(self) -> Measured:
         llama = self._llama(self._task.words * 2)
-        first, *others = texts.rendered(self._task.model, self._task.long())
-        self._ask(llama, first, 1)
+        warm, others = (texts.rendered(self._task.model, prompts) for prompts in self._task.long())
+        for prompt in warm:
+            self._ask(llama, prompt, 1)
         tokens = sum(len(llama.tokenize(prompt.encode(), special=True)) for prompt in others)
         return tokens, timed(self._ask(llama, prompt, 1) for prompt in others)[1]
 

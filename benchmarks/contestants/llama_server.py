@@ -97,9 +97,9 @@ class Contestant:
         return sum(answer["tokens_predicted"] for answer in answers), seconds
 
     def long(self) -> Measured:
-        first, *others = texts.rendered(self._task.model, self._task.long())
+        warm, others = (texts.rendered(self._task.model, prompts) for prompts in self._task.long())
         with self._server(self._slots, self._task.words * 2) as port:
-            self._complete(port, [first], 1)
+            self._complete(port, warm, 1)
             answers, seconds = self._time(port, others, 1)
         return sum(answer["tokens_evaluated"] for answer in answers), seconds
 

@@ -33,13 +33,14 @@ class Contestant:
 
     def generate(self, count: int) -> Measured:
         warm, rows = self._task.writing(count)
-        list(self._engine.generate(warm, Sampling(max_tokens=2)))
-        answers, seconds = timed(self._engine.generate(rows, Sampling(max_tokens=self._task.answer)))
+        sampling = Sampling(max_tokens=self._task.answer)
+        list(self._engine.generate(warm[: min(count, 2)], sampling))  # a context as large as will be needed
+        answers, seconds = timed(self._engine.generate(rows, sampling))
         return sum(answer.usage.answer for _, answer in answers), seconds
 
     def long(self) -> Measured:
-        first, *others = self._task.long()
-        list(self._engine.generate([first], Sampling(max_tokens=1)))
+        warm, others = self._task.long()
+        list(self._engine.generate(warm, Sampling(max_tokens=1)))
         answers, seconds = timed(self._engine.generate(others, Sampling(max_tokens=1)))
         return sum(answer.usage.prompt for _, answer in answers), seconds
 

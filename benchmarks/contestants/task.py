@@ -41,9 +41,10 @@ class Task:
         prompts = texts.rows(texts.WRITE_QUESTION, count + WARM_UP)
         return prompts[-WARM_UP:], prompts[:count]
 
-    def long(self) -> list[Prompt]:
-        """Long prompts; the first is the warm-up."""
-        return texts.documents(self.documents + 1, self.words)
+    def long(self) -> tuple[list[Prompt], list[Prompt]]:
+        """The same for long prompts, two of them to warm up with."""
+        prompts = texts.documents(self.documents + 2, self.words)
+        return prompts[:2], prompts[2:]
 
 
 def timed(work: Iterable[Any]) -> tuple[list[Any], float]:
