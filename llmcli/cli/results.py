@@ -23,6 +23,7 @@ from llmcli.errors import LlmError, UsageError
 if TYPE_CHECKING:
     from llmcli.cli.inputs import Item, Kind
     from llmcli.cli.options import OutputOptions
+    from llmcli.engines.base import Engine
     from llmcli.tasks import Result
 
 ENDINGS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
@@ -49,7 +50,7 @@ class Shape:
     kind: Kind
     name: str
     template: str
-    model: str
+    engine: Engine
     labels: tuple[str, ...] | None
     probabilities: bool
     spans: bool
@@ -128,7 +129,7 @@ def record(shape: Shape, answer: Answer) -> dict[str, Any]:
     if result is not None:
         made["finish_reason"] = result.finish_reason
         made["tokens"] = {"prompt": result.usage.prompt, "answer": result.usage.answer}
-    made["model"] = shape.model
+    made["model"] = shape.engine.info.model
     made["template"] = shape.template
     if result is not None:
         made["chunks"] = result.chunks

@@ -82,11 +82,25 @@ def prepare(asked: Asked, env: Environment) -> Task:
     results.form_name(asked.output, chosen.kind)
     values = check_values(asked.template, asked.values)
     model = opening.choose(env, asked.model)
+    if chosen.kind in ("rows", "lines"):
+        model = _on_its_first_day(model, asked.output.output, env)
     template = _for_model(asked, model)
     if template.mode == "label":
         label_set(template, values)
     sampling = sampling_for(template, values, asked.sampling.given())
     return Task(asked, template, values, sampling, chosen, model)
+
+
+def _on_its_first_day(model: Chosen, output: str | None, env: Environment) -> Chosen:
+    """A job of rows that is resumed renders the date of the day on which it began."""
+    from dataclasses import replace
+
+    from msgspec import structs
+
+    from llmcli.rows.journal import start_of
+
+    begun = start_of(None if output in (None, "-") else (env.cwd / str(output)).resolve())
+    return replace(model, options=structs.replace(model.options, started=begun))
 
 
 def _for_model(asked: Asked, model: Chosen) -> Template:
@@ -116,7 +130,7 @@ def _run_texts(task: Task, engine: Engine, env: Environment) -> None:
         kind=task.chosen.kind,
         name=output.as_name or task.template.name,
         template=task.template.name,
-        model=engine.info.model,
+        engine=engine,
         labels=label_set(task.template, task.values) if task.template.mode == "label" else None,
         probabilities=output.probabilities,
         spans=task.template.mode == "extract",
