@@ -53,7 +53,7 @@ class Batches:
         template = options.pop("template", self.template)
         values = options.pop("values", {})
         sampling = options.pop("sampling", Sampling())
-        truncate = options.pop("truncate", None)
+        truncate, started = options.pop("truncate", None), options.pop("started", None)
         paths = {
             "source": self.folder / source if source else None,
             "output": self.folder / output if output else None,
@@ -62,7 +62,14 @@ class Batches:
         outside = Environment(stdin=io.BytesIO(stdin), stdout=out, stderr=err, verbose=verbose)
         on_ray = options.get("on") == "ray"
         engine = None if on_ray else open_engine(self.reference.partition(":")[2], EngineOptions())
-        job = Job(template, values, sampling, model=self.reference, truncate=truncate)
+        job = Job(
+            template,
+            values,
+            sampling,
+            model=self.reference,
+            truncate=truncate,
+            engine=EngineOptions(started=started),
+        )
         error = None
         try:
             run_rows(job, replace(self.options, **paths, **options), engine, outside)

@@ -24,7 +24,9 @@ class EngineOptions(Struct, frozen=True):
     together, `gpu_layers` is a number, "auto" (all that fit) or "all"; `kv_type` is a ggml
     type name (f16, q8_0); each LoRA is a path and a scale. `sequential` trades speed for answers
     that depend on the row alone. `thinking` is what models.yaml says of the model's thinking
-    marks, `temperature_scale` what it says of the calibration of its label probabilities.
+    marks, `temperature_scale` what it says of the calibration of its label probabilities. `started`
+    (seconds since 1970) is "now" for a chat template that writes the date: a resumed job keeps its first
+    day; None is the moment the engine is opened.
     """
 
     context: int | None = None
@@ -38,6 +40,7 @@ class EngineOptions(Struct, frozen=True):
     chat_template: str | None = None
     thinking: dict[str, Any] | None = None
     temperature_scale: float = 1.0
+    started: float | None = None
     verbose: bool = False
 
 

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +55,24 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, identity: Identity, provenance: Mapping[str, Any], retry_errors: bool = False
+        self,
+        path: Path,
+        identity: Identity,
+        provenance: Mapping[str, Any],
+        *,
+        started: float,
+        retry_errors: bool = False,
     ) -> None:
         """
         Open or create; the caller holds the job's lock. `retry_errors` forgets the errors in it.
+
+        `started` is kept in a new journal: the date that the job's prompts carry (see `start_of`).
 
         Raises UsageError (2) when it is another job's, CannotCreate (73) when it is another
         program's file, UnreadableInput (65) when it is damaged, InputOutputError (74).
         """
         self.path = path
+        self._started = started
         self._open(identity, provenance, retry_errors)
         self._claimed: set[bytes] = set()
         self._waiting: list[tuple[bytes, int, bytes]] = []
@@ -110,7 +119,7 @@ class Journal:
             meta = {
                 "job": msgspec.json.encode(identity.parts).decode(),
                 "provenance": msgspec.json.encode(provenance).decode(),
-                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "started": repr(self._started),
             }
             database.execute("BEGIN IMMEDIATE")
             for statement in SCHEMA.strip().splitlines():
@@ -253,6 +262,23 @@ class Journal:
             with suppress(sqlite3.Error):
                 self._writing.execute("ROLLBACK")
             raise
+
+
+def start_of(output: Path | None) -> float:
+    """
+    When the job that writes this output was begun, in seconds since 1970; now, where there is no journal.
+
+    Known before an engine is opened: some chat templates write the date into every prompt.
+    """
+    journal = None if output is None else output.with_name(output.name + ".journal")
+    if journal is None or not journal.is_file():
+        return time.time()
+    try:
+        with closing(sqlite3.connect(journal, timeout=1)) as database:
+            (kept,) = database.execute("SELECT value FROM meta WHERE name = 'started'").fetchone()
+            return float(kept)
+    except (sqlite3.Error, TypeError, ValueError):
+        return time.time()  # whatever is wrong with it, opening it will say
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -252,7 +253,7 @@ def _portion(of: float, copies: int) -> float:
 
 def _for_other_processes(job: Job, share: Share) -> Job:
     """The job as another process opens it: absolute paths, as many threads as it has CPUs."""
-    engine = job.engine
+    engine = msgspec.structs.replace(job.engine, started=job.engine.started or time.time())
     if engine.threads is None and share.cpus >= 1:
         engine = msgspec.structs.replace(engine, threads=int(share.cpus))
     prefix, colon, rest = job.model.partition(":")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -162,7 +163,13 @@ class _Run:
             with self._reader() as reader:
                 identity = identify(self.job, self.workers.info, reader.field)
                 about = self._provenance(reader)
-                journal = Journal(beside.journal, identity, about, self.options.retry_errors)
+                journal = Journal(
+                    beside.journal,
+                    identity,
+                    about,
+                    started=self.job.engine.started or time.time(),
+                    retry_errors=self.options.retry_errors,
+                )
                 with resumable(journal, self.outside.complain):
                     budget = ErrorBudget(self.options.max_errors, self.options.retry_errors)
                     ahead = READ_AHEAD if self.source.regular else 1

@@ -16,6 +16,7 @@ import pytest
 from batches import TITLE
 
 from llmcli.messages import Sampling
+from llmcli.rows.journal import start_of
 
 GOOD = {"positive": 0.9, "neutral": 0.06, "negative": 0.04}
 
@@ -173,6 +174,17 @@ def test_private_text_beside_the_output_is_for_its_owner_alone(batches, work):
 
     assert modes
     assert set(modes.values()) == {0o600}
+
+
+def test_a_resumed_job_keeps_the_day_on_which_it_began(batches, work):
+    batch = batches()
+    batch.write("rows.csv", table(range(3)))
+
+    assert abs(start_of(work / "out.csv") - time.time()) < 60
+    batch.run("rows.csv", "out.csv", keep_journal=True, started=1000.5)
+
+    assert start_of(work / "out.csv") == 1000.5
+    assert batch.run("rows.csv", "out.csv", started=start_of(work / "out.csv")).code == 0
 
 
 # ---------------------------------------------------------------- failures

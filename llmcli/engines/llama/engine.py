@@ -77,7 +77,7 @@ class LlamaEngine:
             self.close()
             raise
         self._checked = time.monotonic()
-        self._started = time.time()
+        self._started = time.time() if options.started is None else options.started
         self._child.send(self._load_message())
 
     # Engine
