@@ -27,6 +27,7 @@ from pathlib import Path
 import build_llama
 import make_model
 
+from llmcli.engines.llama import process
 from llmcli.models import gguf
 
 HERE = Path(__file__).parent
@@ -108,7 +109,8 @@ class Runs:
         command = [sys.executable, str(HERE / "contestant.py"), name, task, str(self.model)]
         for option, value in {**self.sizes, "threads": self.threads, "slots": int(slots or 8)}.items():
             command += [f"--{option}", str(value)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment())
+        given = environment(child=name == "bare")  # the same process and threads as ours
+        done = subprocess.run(command, capture_output=True, text=True, env=given)
         if done.returncode:
             raise SystemExit(f"{contestant} failed at {task}:\n{done.stderr[-2000:]}")
         self.commands.update(dict.fromkeys(line for line in done.stderr.splitlines() if "bin/llama-" in line))
@@ -119,7 +121,8 @@ class Runs:
         """Python's share of a batch of labels; labels beside bare prompt processing in the same process."""
         command = [sys.executable, str(HERE / "share.py"), str(self.model), "--threads", str(self.threads)]
         command += ["--rows", str(self.sizes["rows"]), "--rounds", str(rounds)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
+        given = environment(child=True)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=given)
         found = [json.loads(line) for line in done.stdout.splitlines()]
         part = statistics.median(one["share"] for one in found)
         speed = statistics.median(one["rows_per_second"] for one in found)
@@ -130,9 +133,10 @@ class Runs:
         )
 
 
-def environment() -> dict[str, str]:
-    """Ours, with the project and this folder importable."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+def environment(*, child: bool = False) -> dict[str, str]:
+    """This one, with the project and this folder importable; `child`: what the engine's child is given too."""
+    path = os.pathsep.join([str(HERE.parent), str(HERE)])
+    return {**(process.ENVIRONMENT if child else {}), **os.environ, "PYTHONPATH": path}
 
 
 def rows_of(table: Table, sizes: dict[str, int]) -> Iterator[str]:
