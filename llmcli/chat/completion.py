@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
-from llmcli.chat.actions import SETTINGS
+from llmcli.chat.settings import SETTINGS
 from llmcli.chat.slash import COMMANDS, find, is_command
 from llmcli.chat.talk import Talk
 from llmcli.errors import LlmError

@@ -87,13 +87,14 @@ class Conversation:
             return self.system
         return "\n\n".join(part for part in (self.system, f"{SUMMARY_HEADING}\n{self.summary}") if part)
 
+    @property
+    def head(self) -> tuple[Message, ...]:
+        """What stands before the first turn."""
+        return (Message("system", self.system_message),) if self.system_message else ()
+
     def messages(self) -> tuple[Message, ...]:
         """The conversation as messages, the system message first."""
-        system = (Message("system", self.system_message),) if self.system_message else ()
-        return system + tuple(
-            Message("assistant" if entry.role == "assistant" else "user", entry.content)
-            for entry in self.context
-        )
+        return self.head + as_messages(self.context)
 
     def prompt(self, *more: Message, thinking: bool = False, continue_last: bool = False) -> Prompt:
         """What to ask the model: the conversation and then `more`."""
@@ -231,6 +232,13 @@ class Conversation:
 
     def _last_answer(self) -> int:
         return max(at for at, entry in enumerate(self.entries) if entry.role == "assistant")
+
+
+def as_messages(entries: Sequence[Entry]) -> tuple[Message, ...]:
+    """Entries as the model reads them."""
+    return tuple(
+        Message("assistant" if entry.role == "assistant" else "user", entry.content) for entry in entries
+    )
 
 
 def brief(text: str, width: int = 60) -> str:

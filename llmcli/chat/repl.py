@@ -1,7 +1,7 @@
 """
 Read, ask, show, again: the loop of `llm chat`, and the single question of `--once`.
 
-What is typed comes from `editor`, what happens with it is in `talk` and `slash`.
+What is typed comes from `editor`, what happens with it is in `asking` and `slash`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from llmcli.chat import slash
+from llmcli.chat import asking, slash
 from llmcli.chat.signals import Interrupted, Leaving
 from llmcli.chat.talk import Talk
 from llmcli.errors import LlmError
@@ -66,7 +66,7 @@ def _handle(talk: Talk, text: str) -> None:
         if slash.is_command(text):
             slash.run(talk, text)
         else:
-            talk.ask(text[1:] if text.startswith("//") else text)
+            asking.ask(talk, text[1:] if text.startswith("//") else text)
     except Interrupted:
         talk.screen.whisper("■ stopped")
     except LlmError as error:
@@ -81,10 +81,4 @@ def _say_goodbye(talk: Talk) -> None:
 
 def once(talk: Talk, text: str) -> int:
     """Answer one message and end; errors are raised."""
-    try:
-        state = talk.ask(text)
-    except Interrupted:
-        return 130
-    except Leaving as leaving:
-        return leaving.code
-    return 130 if state == "stopped" else 0
+    return 130 if asking.ask(talk, text) == "stopped" else 0

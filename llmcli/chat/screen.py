@@ -131,7 +131,7 @@ class Screen:
         """The end of a text on one line that the next output wipes away."""
         if not self.terminal or self.dumb or self.width < NARROW:
             return
-        line = _last_cells(" ".join(self.clean(text).split()), self.width - 1)
+        line = _last_cells(" ".join(self.clean(text[-4 * self.width :]).split()), self.width - 1)
         self.stream.write(_ERASE_LINE + self.dimmed(line))
         self.stream.flush()
         self._previewed = True
@@ -146,8 +146,10 @@ class Screen:
     def console(self) -> Console:
         """A rich console of this width and colour, for drawing blocks."""
         from rich.console import Console
+        from rich.theme import Theme
 
         return Console(
+            theme=Theme({"markdown.code": "bold cyan"}),  # rich's own has a black background
             width=self.width, force_terminal=True, no_color=not self._colour, highlight=False, markup=False,
             emoji=False, color_system="standard" if self._colour else None, legacy_windows=False,
         )  # fmt: skip

@@ -28,11 +28,11 @@ ENDINGS = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 _LFLAG, _IFLAG, _CC = 3, 0, 6  # places in the list of tcgetattr
 
 
-class Interrupted(Exception):  # noqa: N818 (a signal, not an error)
+class Interrupted(Exception):
     """Ctrl-C while something was under way."""
 
 
-class Leaving(Exception):  # noqa: N818
+class Leaving(Exception):
     """The program is asked to end; `code` is its exit code."""
 
     def __init__(self, code: int) -> None:

@@ -1,7 +1,7 @@
 """
-The slash commands: one table, each with its help; what they do is in `actions`.
+The slash commands: one table, each with its help; what they do is in `actions`, `settings` and `shelf`.
 
-To add one: a function in `actions` that takes the talk and the rest of the line, a
+To add one: a function in one of these that takes the talk and the rest of the line, a
 row here, a transcript in tests/chat/transcripts.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from llmcli.chat import actions
+from llmcli.chat import actions, settings, shelf
 from llmcli.chat.talk import Talk
 from llmcli.errors import UsageError
 from llmcli.registry import nearest
@@ -67,7 +67,7 @@ COMMANDS = (
     ),
     Command("/system [TEXT|off]", "Show or set the system message.", actions.system),
     Command(
-        "/set [NAME VALUE]", "Show or change a setting.", actions.set_value, "setting",
+        "/set [NAME VALUE]", "Show or change a setting.", settings.set_value, "setting",
         more="temperature, top_k, top_p, min_p, max_tokens, seed, stop; context;\n"
         "keys (emacs, vi); plain (on, off)\n"
         "/set temperature 0.2   /set max_tokens off   /set keys vi",
@@ -85,17 +85,17 @@ COMMANDS = (
     Command("/context", "Show what fills the context, in tokens.", actions.show_context),
     Command("/stats", "Show the speed of the answers.", actions.stats),
     Command("/compress", "Let the model sum up the older turns.", actions.compress),
-    Command("/clear", "Begin a new conversation (the old is kept).", actions.clear, also=("/new",)),
+    Command("/clear", "Begin a new conversation (the old is kept).", shelf.clear, also=("/new",)),
     Command("/copy [N]", "Copy the last answer, or the Nth last.", actions.copy),
-    Command("/save NAME", "Name this conversation, for --session NAME.", actions.save),
-    Command("/load NAME|NUMBER", "Go on with another conversation.", actions.load, "conversation"),
-    Command("/search WORDS", "Search all conversations.", actions.search),
-    Command("/export md|json [FILE]", "Write this conversation to a file.", actions.export, "format"),
+    Command("/save NAME", "Name this conversation, for --session NAME.", shelf.save),
+    Command("/load NAME|NUMBER", "Go on with another conversation.", shelf.load, "conversation"),
+    Command("/search WORDS", "Search all conversations.", shelf.search),
+    Command("/export md|json [FILE]", "Write this conversation to a file.", shelf.export, "format"),
     Command("/thinking [on|off|show]", "Show the last thinking; think or not; unfold it.",
             actions.thinking, "switch"),
-    Command("/title [TEXT]", "Title this conversation (or the model does).", actions.title),
-    Command("/history [N]", "List the latest conversations.", actions.list_history),
-    Command("/show", "Show this conversation from its beginning.", actions.show),
+    Command("/title [TEXT]", "Title this conversation (or the model does).", shelf.title),
+    Command("/history [N]", "List the latest conversations.", shelf.list_history),
+    Command("/show", "Show this conversation from its beginning.", shelf.show),
     Command("/exit", "Leave (Ctrl-D).", actions.leave, also=("/quit", "/bye")),
 )  # fmt: skip
 

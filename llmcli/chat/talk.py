@@ -1,9 +1,9 @@
 """
 One talk: an engine, a conversation and a screen, and what happens between them.
 
-Asks, shows the answer while it is written, saves it, and makes room when the next
-turn would not fit. Reads no keys: what needs the user's decision goes through
-`choose`, which the loop provides (`repl`).
+Loads the model, shows an answer while it is written, saves it, counts tokens. What goes
+before an answer (the message, the room for it) is in `asking`. Reads no keys: what needs the
+user's decision goes through `choose`, which the loop provides (`repl`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from llmcli.chat.conversation import Conversation, Turn
+from llmcli.chat.conversation import Conversation
 from llmcli.chat.history import State
 from llmcli.chat.screen import AnswerView, Screen
 from llmcli.chat.signals import Interrupted, Signals
 from llmcli.chat.work import Tick, follow, run
 from llmcli.engines.base import Engine, EngineInfo
-from llmcli.errors import EngineCrashed, InputTooLong, LlmError
-from llmcli.messages import Completion, Message, Piece, Prompt, Sampling, Usage
+from llmcli.errors import EngineCrashed, LlmError
+from llmcli.messages import Completion, Piece, Prompt, Sampling, Usage
 
 if TYPE_CHECKING:
     from llmcli.templates import Template
@@ -34,16 +34,8 @@ if TYPE_CHECKING:
 SAVE_SECONDS = 0.1
 """A growing answer is saved this often; with the tick of the loop it is at most 0.2 s behind."""
 
-RESERVE = 512
-"""Tokens kept free for the answer, unless the context is small or `max_tokens` says less."""
-
 PATIENCE = 1.0
 """Seconds of silence before the screen says what we wait for."""
-
-COMPRESS = (
-    "Summarize our conversation so far in a few short paragraphs, so that we can go on from the summary "
-    "alone. Keep names, numbers, decisions and open questions. Write only the summary."
-)
 
 STATES: dict[str, State] = {
     "stop": "done", "length": "length", "degenerate": "degenerate", "cancelled": "stopped",
@@ -167,7 +159,7 @@ class Talk:
 
         def waiting(seconds: float) -> None:
             if seconds >= PATIENCE:
-                self.screen.preview(f"{busy_with(engine) or 'loading the model'} … {seconds:.0f} s")
+                self.screen.preview(f"{engine.activity or 'loading the model'} … {seconds:.0f} s")
 
         try:
             return run(lambda: engine.info, self.signals, waiting)
@@ -224,35 +216,12 @@ class Talk:
         """Nobody is there to choose or to read errors in passing: they are raised."""
         return self.choose is _no_choice
 
-    # ── asking ───────────────────────────────────────────────────────────────────────────────────
+    # ── answers ───────────────────────────────────────────────────────────────────────────────────
 
-    def ask(self, text: str) -> State | None:
-        """
-        Send a message with what is attached to it, and show the answer; gives how that ended.
-
-        When it does not fit and the user goes back, the text waits in the next prompt.
-        Raises InputTooLong where nobody can be asked.
-        """
-        message = self._worded(text)
-        if not self._make_room(message):
-            self.next_text = text
-            return None
-        self.attachments.clear()
-        self.conversation.say(message)
+    def answer_first(self) -> State:
+        """Answer what was just said."""
         self._draws = 0
         return self.answer()
-
-    def _worded(self, text: str) -> str:
-        """The message: what is attached, then what was typed, through the template if one is set."""
-        parts = [_quoted(one.name, one.text) for one in self.attachments]
-        message = "\n\n".join([*parts, text] if text else parts)
-        if self.template is None:
-            return message
-        from llmcli.templates import render
-
-        template, values = self.template
-        messages = render(template, message, values).messages
-        return messages[-1].content if messages else message
 
     def regenerate(self) -> bool:
         """Answer the last message anew, with other random numbers; False when there is none."""
@@ -339,7 +308,7 @@ class Talk:
     def _waiting_for(self, engine: Engine, prompt: Prompt) -> Callable[[], str]:
         """What to say while nothing comes: the engine's own words, or how much there is to read."""
         words = f"reading {self.count([prompt])[0]:,} tokens"
-        return lambda: busy_with(engine) or words
+        return lambda: engine.activity or words
 
     def _tell_trouble(self) -> None:
         """Say once that the history cannot be written."""
@@ -347,124 +316,6 @@ class Talk:
         if trouble and trouble != self._told:
             self.screen.complain(f"warning: not saved: {trouble}")
         self._told = trouble
-
-    # ── room ─────────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def reserve(self) -> int:
-        """Tokens that an answer should have at least."""
-        return min(self.sampling.max_tokens or RESERVE, RESERVE, max(1, self.window // 4))
-
-    def _size(self, message: str, without: int = 0) -> int:
-        """Tokens of the conversation less its oldest turns, with a message."""
-        conversation = self.conversation
-        dropped = {entry.id for turn in conversation.turns()[:without] for entry in turn.entries}
-        kept = [
-            Message("assistant" if entry.role == "assistant" else "user", entry.content)
-            for entry in conversation.context
-            if entry.id not in dropped
-        ]
-        system = [Message("system", conversation.system_message)] if conversation.system_message else []
-        prompt = Prompt((*system, *kept, Message("user", message)), thinking=self.thinking)
-        return self.count([prompt])[0]
-
-    def _make_room(self, message: str) -> bool:
-        """See that the message and an answer fit; offer what can be done. False: the user goes back."""
-        self.engine.info  # noqa: B018 (loads it: the window is not known before)
-        while self.window:
-            needed = self._size(message) + self.reserve
-            if needed <= self.window:
-                return True
-            if not self._make_some_room(message, needed):
-                return False
-        return True
-
-    def _make_some_room(self, message: str, needed: int) -> bool:
-        turns = self.conversation.turns()
-        dropped = self._turns_to_drop(message)
-        what = (
-            f"this turn needs {needed:,} tokens ({self.reserve:,} of them for the answer) "
-            f"and the context is {self.window:,}"
-        )
-        options = {}
-        if dropped:
-            names = "\n".join(f"“{turn.asked}”" for turn in dropped)
-            options["d"] = f"drop {_turns(len(dropped), 'the oldest ')}:\n{names}"
-        if len(turns) > 1:
-            options["c"] = "compress: the model sums up the older turns"
-        options["l"] = f"a longer context: {_doubled(self.window, needed):,} tokens"
-        if self.alone:
-            raise InputTooLong(what, hint="use --context, or less text", tokens=needed, context=self.window)
-        choice = self.choose(what, options)
-        if choice == "d":
-            self.conversation.drop(dropped)
-            self.screen.whisper(f"dropped {_turns(len(dropped))}; they stay in the history")
-        elif choice == "c":
-            return self.compress()
-        elif choice == "l":
-            return self._lengthen(_doubled(self.window, needed))
-        return choice in ("d", "c", "l")
-
-    def _turns_to_drop(self, message: str) -> list[Turn]:
-        """The fewest oldest turns without which the message fits; none when it never does."""
-        turns = self.conversation.turns()
-        low, high = 1, len(turns)
-        if not turns or self._size(message, high) + self.reserve > self.window:
-            return []
-        while low < high:
-            middle = (low + high) // 2
-            if self._size(message, middle) + self.reserve <= self.window:
-                high = middle
-            else:
-                low = middle + 1
-        return turns[:low]
-
-    def _lengthen(self, context: int) -> bool:
-        before = self.window
-        try:
-            self.change_model(self.reference, context)
-        except LlmError as error:
-            self.screen.complain(f"error: {error}")
-            return False
-        if self.window <= before:
-            self.screen.complain(f"{self.model} has no longer context than {before:,} tokens")
-            return False
-        self.screen.whisper(f"the context is now {self.window:,} tokens")
-        return True
-
-    def compress(self) -> bool:
-        """Let the model sum up all turns but the last, show the summary and go on from it."""
-        old = self.conversation.turns()[:-1]
-        if not old:
-            self.screen.say("there is nothing to sum up yet: it takes two turns")
-            return False
-        while old and not self._summary_fits(old):
-            old = old[: len(old) // 2]
-        if not old:
-            self.screen.say("the oldest turn alone is too long to be summed up in this context")
-            return False
-        self.screen.whisper(f"summing up {_turns(len(old))} …")
-        text = self.write(self._summary_prompt(old), replace(self.sampling, temperature=0.0))
-        if not text.strip():
-            return False
-        self.conversation.compress(old, text.strip())
-        self.measure()
-        self.screen.whisper(f"this summary stands for {_turns(len(old))} now; they stay in the history")
-        return True
-
-    def _summary_prompt(self, turns: Sequence[Turn]) -> Prompt:
-        numbers = {entry.id for turn in turns for entry in turn.entries}
-        head = self.conversation.messages()
-        kept = [m for m in head if m.role == "system"]
-        said = [
-            Message("assistant" if entry.role == "assistant" else "user", entry.content)
-            for entry in self.conversation.context
-            if entry.id in numbers
-        ]
-        return Prompt((*kept, *said, Message("user", COMPRESS)))
-
-    def _summary_fits(self, turns: Sequence[Turn]) -> bool:
-        return not self.window or self.count([self._summary_prompt(turns)])[0] + self.reserve <= self.window
 
     def write(self, prompt: Prompt, sampling: Sampling) -> str:
         """Show an answer that is no part of the conversation; empty when it was stopped."""
@@ -481,37 +332,3 @@ class Talk:
             return ""
         view.end()
         return view.text
-
-
-def busy_with(engine: Engine) -> str:
-    """What an engine says of its work, if it says anything: `loading the model, 40%`."""
-    return str(getattr(engine, "activity", ""))
-
-
-def _quoted(name: str, text: str) -> str:
-    """
-    A file inside a message, in a fence that its text does not contain.
-
-    >>> _quoted("a.txt", "hello")
-    'a.txt:\\n```\\nhello\\n```'
-    """
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return f"{name}:\n{fence}\n{text.rstrip()}\n{fence}"
-
-
-def _turns(number: int, which: str = "") -> str:
-    return f"{which or '1 '}turn" if number == 1 else f"{which}{number} turns"
-
-
-def _doubled(window: int, needed: int) -> int:
-    """
-    The context to offer: twice as long, as often as needed.
-
-    >>> _doubled(4096, 9000)
-    16384
-    """
-    while window < needed:
-        window *= 2
-    return window

@@ -102,17 +102,32 @@ def chat(
     )  # fmt: skip
     env = environment(ctx)
     _check(asked, env)
-    with ExitStack() as stack:
-        terminal = None if once else stack.enter_context(_terminal(env))
-        talk = stack.enter_context(_talk(asked, model, sampling, env, terminal))
-        code = _once(asked, talk, env) if terminal is None else _converse(asked, talk, env, terminal)
-    raise typer.Exit(code)
+    raise typer.Exit(_run(asked, model, sampling, env))
+
+
+def _run(asked: Asked, model: ModelOptions, sampling: SamplingOptions, env: Environment) -> int:
+    """Talk; gives the exit code. Ctrl-C and the like while all is being set up end it."""
+    from llmcli.chat.signals import Interrupted, Leaving
+
+    try:
+        with ExitStack() as stack:
+            terminal = None if asked.once else stack.enter_context(_terminal(env))
+            talk = stack.enter_context(_talk(asked, model, sampling, env, terminal))
+            return _once(asked, talk, env) if terminal is None else _converse(asked, talk, env, terminal)
+    except Interrupted:
+        return 130
+    except Leaving as leaving:
+        return leaving.code
 
 
 def _check(asked: Asked, env: Environment) -> None:
     """Refuse what cannot work before anything is loaded."""
     if asked.resume and asked.session:
         raise UsageError("-c and --session name two conversations", hint="take one of them")
+    if asked.private and (asked.resume or asked.session):
+        raise UsageError(
+            "--private keeps nothing, so there is nothing to go on with", hint="without --private"
+        )
     if asked.once:
         if not (asked.message or asked.files) and env.stdin_is_terminal:
             raise UsageError("nothing to ask", hint='for example: llm chat --once "What is a quark?"')
@@ -157,7 +172,7 @@ def _talk(
         doors = _doors(asked, model, env)
         history = stack.enter_context(closing(_history(asked, settings.log)))
         conversation = _conversation(asked, history, reference, template)
-        screen = _screen(asked, env)
+        screen = _screen(asked, env, settings.theme != "none")
         signals = stack.enter_context(Signals(terminal, screen.dumb))
         talk = Talk(
             doors, conversation, screen, signals, reference, _sampling(sampling, template),
@@ -217,7 +232,8 @@ def _model_names() -> list[str]:
 def _history(asked: Asked, log: bool) -> History:
     from llmcli.chat.history import History, history_path
 
-    return History(None if asked.private or not log else history_path())
+    wanted = log or asked.resume or bool(asked.session)
+    return History(history_path() if wanted and not asked.private else None)
 
 
 def _conversation(asked: Asked, history: History, reference: str, template: Template) -> Conversation:
@@ -255,7 +271,7 @@ class _Text:
         self.env.stdout.flush()
 
 
-def _screen(asked: Asked, env: Environment) -> Screen:
+def _screen(asked: Asked, env: Environment, colour: bool) -> Screen:
     from llmcli.chat.screen import Screen
 
     def width() -> int:
@@ -265,8 +281,9 @@ def _screen(asked: Asked, env: Environment) -> Screen:
             return 80
 
     return Screen(
-        _Text(env), terminal=env.stdout_is_terminal, width=width, colour=env.colour, plain=asked.plain,
-        dumb=env.environ.get("TERM", "dumb") == "dumb", notes=env.note if asked.once else None,
+        _Text(env), terminal=env.stdout_is_terminal, width=width, colour=env.colour and colour,
+        plain=asked.plain, dumb=env.environ.get("TERM", "dumb") == "dumb",
+        notes=env.note if asked.once else None,
     )  # fmt: skip
 
 
@@ -306,14 +323,14 @@ def _once(asked: Asked, talk: Talk, env: Environment) -> int:
 
 def _converse(asked: Asked, talk: Talk, env: Environment, terminal: int) -> int:
     """Talk until the user leaves."""
-    from llmcli.chat import actions, repl
+    from llmcli.chat import actions, repl, shelf
 
     _attach(asked, talk, env)
     with _editor(talk, env, terminal) as editor:
         if talk.conversation.number:
             talk.engine.info  # noqa: B018 (waits for the model, whose tokens are to be counted)
             talk.measure()
-            actions.welcome_back(talk)
+            shelf.welcome_back(talk)
         if talk.attachments and not asked.message:
             actions.read(talk, "")
         return repl.run(talk, editor, asked.message)

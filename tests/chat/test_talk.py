@@ -1,0 +1,175 @@
+"""A talk in detail: what is saved when, seeds, a full disk, what Tab and the bottom line show."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import pytest
+from chat.typist import Typist
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+
+from llmcli.chat.clipboard import LONGEST_OSC, copy
+from llmcli.chat.completion import SlashCompleter
+from llmcli.chat.conversation import Conversation
+from llmcli.chat.editor import bottom_line
+from llmcli.chat.history import History
+from llmcli.chat.screen import AnswerView, Screen
+from llmcli.errors import InputOutputError
+from llmcli.messages import Piece, Sampling
+
+
+@pytest.fixture
+def typist(tmp_path):
+    return Typist(tmp_path)
+
+
+def asked(typist):
+    import json
+
+    return [json.loads(line) for line in (typist.folder / "asked.jsonl").read_text().splitlines()]
+
+
+def test_regenerating_draws_a_new_seed_and_the_given_seed_draws_the_same_talk_again(typist):
+    for _ in range(2):
+        typist.chat("a", "/regen", "b", "/regen", seed=7, default="ok", log="asked.jsonl")
+
+    seeds = [one["sampling"]["seed"] for one in asked(typist)]
+    assert seeds == [7, 8, 7, 8] * 2
+
+
+def test_without_a_seed_every_answer_is_drawn_anew(typist):
+    typist.chat("a", "/regen", "/regen", seed=None, default="ok", log="asked.jsonl")
+
+    assert len({one["sampling"]["seed"] for one in asked(typist)}) == 3
+
+
+def test_going_on_asks_for_the_rest_of_the_last_message(typist):
+    typist.chat("a", "/continue", default="one two", log="asked.jsonl", sampling=Sampling(max_tokens=1))
+
+    second = asked(typist)[1]
+    assert [m["role"] for m in second["messages"]] == ["user", "assistant"]
+    assert second["messages"][1]["content"] == "one"
+
+
+def test_the_message_is_in_the_history_before_the_model_is_asked(typist):
+    typist.history = typist.folder / "history.db"
+    typist.chat("precious words", "<C-c>", default="x", fail={"precious": "EngineCrashed: dead"})
+
+    history = History(typist.history)
+    assert [(e.content, e.place) for e in history.entries(1)] == [
+        ("precious words", "undone"),
+        ("", "undone"),
+    ]
+    history.close()
+
+
+def test_a_full_disk_is_told_once_and_the_talk_goes_on(typist):
+    typist.history = typist.folder / "history.db"
+    history = History(typist.history)
+    history.store.db.execute(
+        "CREATE TRIGGER full BEFORE INSERT ON message BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+    )
+    history.close()
+    chat = typist.chat("one", "two", "/undo", "three", default="{last}!", log="asked.jsonl")
+
+    assert chat.all.count("not saved") == 1 and "the disk is full" in chat.all
+    assert "three!" in chat.all
+    assert [m["content"] for m in asked(typist)[-1]["messages"]] == ["one", "one!", "three"]
+
+
+def test_a_conversation_that_a_crash_cut_is_taken_up_with_the_part_that_was_saved(tmp_path):
+    history = History(tmp_path / "history.db")
+    number = history.start("model")
+    history.add(number, "user", "question")
+    history.grow(history.add(number, "assistant", "", state="streaming"), "half an ans")
+
+    conversation = Conversation.load(history, history.find("last"))
+
+    assert [m.content for m in conversation.messages()] == ["question", "half an ans"]
+    assert conversation.entries[-1].state == "stopped"
+    history.close()
+
+
+def completions(typist, line):
+    talk = typist.chat(default="x", others={"other": {}}).talk
+    talk.conversation.history = History(None)
+    found = SlashCompleter(talk).get_completions(Document(line), CompleteEvent(completion_requested=True))
+    return [(one.text, one.display_text) for one in found]
+
+
+def test_tab_offers_what_the_command_takes(typist):
+    (typist.folder / "with space.txt").touch()
+    (typist.folder / "evil\x1b[2J").touch()
+
+    assert [text for text, _ in completions(typist, "/co")] == ["/continue", "/context", "/compress", "/copy"]
+    assert [text for text, _ in completions(typist, "/model ")] == ["model", "other"]
+    assert ("translate", "translate") in completions(typist, "/template tr")
+    assert [text for text, _ in completions(typist, "/set te")] == ["temperature"]
+    assert [text for text, _ in completions(typist, "/export ")] == ["md", "json"]
+    assert [text for text, _ in completions(typist, "/help /un")] == ["/undo"]
+    assert completions(typist, "/read wi") == [('"with space.txt"', "with space.txt")]
+    assert [shown for _, shown in completions(typist, "/read ev")] == ["evil␛[2J"]
+    assert (
+        completions(typist, "hello /re")
+        == completions(typist, "//re")
+        == completions(typist, "/nothing ")
+        == []
+    )
+
+
+def test_the_bottom_line_keeps_what_matters_most_when_it_is_narrow(typist):
+    talk = typist.chat("a b", default="one two three").talk
+    talk.engine.info  # noqa: B018
+
+    assert bottom_line(talk, 80).startswith(" model · 5/8,192 tokens · ")
+    assert bottom_line(talk, 80).endswith(" tokens/s · private")
+    assert bottom_line(talk, 25) == " model · 5/8,192 tokens"
+    assert bottom_line(talk, 10) == " model"
+
+
+def test_the_clipboard_is_asked_for_by_the_terminal_where_no_program_takes_it():
+    sent = []
+    name = copy("Grüße", sent.append, {"TERM": "xterm", "SSH_TTY": "/dev/pts/1"})
+
+    assert name == "the terminal"
+    assert sent == [f"\x1b]52;c;{base64.b64encode('Grüße'.encode()).decode()}\x07"]
+    with pytest.raises(InputOutputError):
+        copy("x" * (LONGEST_OSC + 1), sent.append, {"TERM": "xterm", "SSH_TTY": "/dev/pts/1"})
+    with pytest.raises(InputOutputError):
+        copy("x", sent.append, {"TERM": "dumb", "SSH_TTY": "/dev/pts/1"})
+
+
+def test_vi_keys_edit_as_vi_does(typist):
+    chat = typist.chat("abc\x1b0x", keys="vi", default="{last}")
+
+    assert chat.typed == ["bc"]
+
+
+def test_the_screen_is_append_only_but_for_one_preview_line():
+    out = io.StringIO()
+    screen = Screen(out, terminal=True, width=lambda: 40)
+    view = AnswerView(screen)
+    text = "# One\n\nTwo **three** four " * 20 + "\n\n- a\n- b\n\n```\ncode\n```\n"
+    for at in range(0, len(text), 3):
+        view.feed(Piece(text[at : at + 3]))
+    view.end()
+
+    rest = out.getvalue()
+    assert "\x1b[" in rest
+    assert "\x1b" not in rest.replace("\r\x1b[K", "")
+    for line in rest.split("\n"):
+        wiped = line.split("\r\x1b[K")
+        assert all(len(preview) < 40 for preview in wiped)
+        assert wiped[0] == "" or len(wiped) == 1
+
+
+def test_an_answer_in_a_pipe_is_the_text_itself():
+    out = io.StringIO()
+    view = AnswerView(Screen(out, terminal=False, width=lambda: 80))
+    for piece in ("**a**\x1b[", "2J\n", "\n- b"):
+        view.feed(Piece(piece))
+    view.end()
+
+    assert out.getvalue() == "**a**\x1b[2J\n\n- b\n"
