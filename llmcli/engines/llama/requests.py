@@ -14,6 +14,8 @@ from llmcli.messages import Completion, LabelScores, Piece
 BATCH_TOKENS = 512
 WORTH_SHARING = 16
 """Tokens that two prompts must share before their beginning is evaluated on its own."""
+WORTH_WAITING = 128
+"""Tokens that a running prompt must be about to share before another waits for them."""
 RESIDENTS = 4
 BRANCH_SEQUENCES = 24
 """Sequences kept for labels of several tokens: each is a branch at the end of its prompt."""
@@ -60,13 +62,18 @@ class Request:
 
 @dataclass(eq=False)
 class Slot:
-    """A request that has a sequence: `past` tokens are evaluated, `pending` come next."""
+    """
+    A request that has a sequence: `past` tokens are evaluated, `pending` come next.
+
+    `cached` of its tokens were not evaluated for it, and `free_cells` of its cells belong to a resident.
+    """
 
     request: Request
     sequence: int
     pending: list[int]
     past: int = 0
     cached: int = 0
+    free_cells: int = 0
     writer: Writer | None = None
     scores: list[float] = field(default_factory=list)
     open_branches: int = 0

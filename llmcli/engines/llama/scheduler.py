@@ -32,6 +32,7 @@ from llmcli.engines.llama.requests import (
     BRANCH_SEQUENCES,
     RESIDENTS,
     WORTH_SHARING,
+    WORTH_WAITING,
     Branch,
     Event,
     Limits,
@@ -133,7 +134,7 @@ class Scheduler:
             if len(self._slots) >= limit:
                 return
             try:
-                if not self._make_room(request):
+                if not self._make_room(request) or self._comes_soon(request):
                     return
                 self._slots.append(self._open_slot(request))
                 self._waiting.popleft()
@@ -172,13 +173,17 @@ class Scheduler:
 
     def _used(self) -> int:
         assert self._prefixes is not None
-        return self._prefixes.cells + sum(slot.request.cells - slot.cached for slot in self._slots)
+        return self._prefixes.cells + sum(slot.request.cells - slot.free_cells for slot in self._slots)
 
     def _wanted(self, request: Request) -> int:
-        """Cells for what is to come: this request, and its like beside it."""
+        """Cells for what is to come: this request and its like beside it, what they share counted once."""
+        others = [other for other in list(self._waiting)[:64] if other is not request]
+        shared = common_prefix(request.tokens, others[0].tokens) if others else 0
+        if self._prefixes is not None:
+            shared = max(shared, self._prefixes.best(request.tokens)[1])
         beside = self._limits.parallel if request.many and not self._limits.sequential else 2
-        need = max([request.cells, *(other.cells for other in list(self._waiting)[:64])])
-        room = min(need * beside, max(need, self._limits.cells))
+        own = max(other.cells - shared for other in [request, *others])
+        room = min(shared + own * beside, max(shared + own, self._limits.cells))
         return -(-max(room, 512) // 256) * 256
 
     def _new_context(self, cells: int) -> None:
@@ -214,13 +219,38 @@ class Scheduler:
         else:
             self._share(request)
             resident, shared = self._prefixes.best(request.tokens)
+        free_cells = shared
         sequence = self._free.pop()
-        if resident is not None:
+        neighbour, alike = self._nearest_slot(request)
+        if neighbour is not None and min(alike, neighbour.past) > shared:
+            # Its cells may outlive it under this sequence, so they are counted here as well.
+            shared, free_cells = min(alike, neighbour.past), 0
+            self._context.fork(neighbour.sequence, sequence, shared)
+        elif resident is not None:
             self._prefixes.fork(resident, sequence, shared)
-        slot = Slot(request, sequence, request.tokens[shared:], past=shared, cached=shared)
+        slot = Slot(request, sequence, request.tokens[shared:], shared, shared, free_cells)
         if request.make_writer is not None:
             slot.writer = request.make_writer(request.answer_tokens)
         return slot
+
+    def _nearest_slot(self, request: Request) -> tuple[Slot | None, int]:
+        """The running request that begins most like this one, and how many tokens can be had from it."""
+        if self._whole_only or self._limits.sequential or self._model.window:
+            return None, 0
+        best: tuple[Slot | None, int] = (None, 0)
+        for slot in self._slots:
+            alike = common_prefix(slot.request.tokens, request.tokens)
+            if alike > best[1]:
+                best = (slot, min(alike, len(request.tokens) - 1))
+        return best
+
+    def _comes_soon(self, request: Request) -> bool:
+        """Whether a running request is just evaluating a long beginning that this one shares."""
+        assert self._prefixes is not None
+        slot, alike = self._nearest_slot(request)
+        if slot is None or slot.past >= alike:
+            return False
+        return alike - max(slot.past, self._prefixes.best(request.tokens)[1]) >= WORTH_WAITING
 
     def _share(self, request: Request) -> None:
         """Evaluate what this prompt shares with its neighbours once, and keep it."""
@@ -382,7 +412,7 @@ class Scheduler:
         self._context.clear(slot.sequence)
         written = slot.writer.tokens if slot.writer else []
         slot.pending = slot.request.tokens + written
-        slot.past = slot.cached = 0
+        slot.past = slot.cached = slot.free_cells = 0
 
     def _report(self, runs: list[tuple[Slot, int, int]]) -> None:
         if len(runs) == 1 and len(runs[0][0].pending) > 1:
@@ -459,7 +489,8 @@ class Scheduler:
         weights = np.exp(scores - scores.max())
         probabilities = weights / weights.sum()
         usage = Usage(len(request.tokens), 0, slot.cached)
-        self._leave(slot)
+        kept = not request.many and not self._whole_only  # the first of a document's sentences comes alone
+        self._leave(slot, keep=request.tokens if kept else None)
         self._emit(
             request.id,
             LabelScores(

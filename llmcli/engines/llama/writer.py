@@ -16,7 +16,7 @@ from llmcli.engines.llama.thinking import Marks, StopTexts, ThinkingSplitter
 from llmcli.messages import Completion, FinishReason, Piece, Prompt, Sampling, Usage
 
 REPEATED_PERIODS = 8
-REPEATED_TOKENS = 64
+REPEATED_TOKENS = 48
 LONGEST_PERIOD = 32
 
 
@@ -164,10 +164,10 @@ def repeats(tokens: Sequence[int]) -> bool:
     """
     Whether an answer has come to its end in a loop.
 
-    The same run of up to 32 tokens, 8 times over and for at least 64 tokens. Looked
+    The same run of up to 32 tokens, 8 times over and for at least 48 tokens. Looked
     for at every 16th token, which is soon enough.
 
-    >>> repeats([1, 2] * 32), repeats([1, 2] * 31 + [3, 4])
+    >>> repeats([1, 2] * 24), repeats([1, 2] * 23 + [3, 4])
     (True, False)
     """
     if len(tokens) < REPEATED_TOKENS or len(tokens) % 16:
