@@ -102,6 +102,14 @@ class Outside(Protocol):
     quiet: bool
     verbose: bool
 
+    def write(self, text: str) -> None:
+        """Write a result to standard output, control characters made visible on a terminal."""
+        ...
+
+    def status(self, text: str) -> None:
+        """What is being done, for a terminal that has been silent for a second; "" for nothing."""
+        ...
+
     def note(self, text: str) -> None:
         """Tell something beside the result, unless quiet."""
         ...

@@ -30,6 +30,7 @@ def progress(outside: Outside, tally: Tally, total: int | None) -> Iterator[None
     if outside.quiet or not (live or outside.verbose):
         yield
         return
+    outside.status("")
     show = _Live(outside) if live else _Plain(outside)
     done = threading.Event()
 

@@ -143,6 +143,8 @@ class _Run:
             writer = self._writer(format, stream, reader, self._columns_at_once(reader, format))
             budget = ErrorBudget(self.options.max_errors)
             shown = path is not None or not self.outside.stdout_is_terminal
+            if not shown:
+                self.outside.status(f"working on {self.source.name}")
             with progress(self.outside, self.tally, None) if shown else nullcontext():
                 rows = self._rows(reader)
                 for ready in in_order(rows, _text_or_error, self._answer, once=self.source.regular):
@@ -195,6 +197,7 @@ class _Run:
         suffixes = [suffix for suffix in beside.output.suffixes[-2:] if suffix.lower() != ".gz"]
         format = output_format(suffixes[-1].lower() if suffixes else "", self.options.output_format)
         self.source.check_unchanged()
+        self.outside.status(f"writing {beside.output}")
         with self._reader() as reader, output_file(beside.output, beside.temporary) as stream:
             columns = first.columns or tuple(self._seen)
             writer = self._writer(format, stream, reader, columns)
@@ -208,8 +211,10 @@ class _Run:
             self.outside.note(f"resuming: {journal.resumed:,} answers are in {journal.path}")
         if not self.source.regular:
             return None
+        self.outside.status(f"reading {self.source.name}")
         with self._reader() as reader:
             found = survey(self._rows(reader), self.job, self.workers)
+        self.outside.status("")
         found.known = journal.resumed
         if self.outside.verbose or self.outside.stderr_is_terminal:
             for line in found.lines():
@@ -297,7 +302,7 @@ class _Run:
         """Standard output, made harmless for a terminal, or a device that is written to as it is."""
         if path is None:
             if self.outside.stdout_is_terminal:
-                yield cast(BinaryIO, _Terminal(self.outside.stdout))
+                yield cast(BinaryIO, _Terminal(self.outside))
             else:
                 yield self.outside.stdout
             return
@@ -320,6 +325,7 @@ class _Run:
 
     def _conclude(self) -> None:
         """The summary, and what must be said in any case."""
+        self.outside.status("")
         if self.summary.cut:
             self.outside.note(f"{self.summary.cut:,} answers were cut at --max-tokens")
         if self.outside.quiet or not (self.outside.verbose or self.outside.stderr_is_terminal):
@@ -350,18 +356,15 @@ def _write_sidecar(path: Path, about: dict[str, Any]) -> None:
 
 
 class _Terminal:
-    """Standard output when it is a terminal: control characters in rows are made visible."""
+    """Standard output when it is a terminal, as a stream of bytes."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
 
     def write(self, data: bytes) -> int:
         """Whole lines of UTF-8, as the writers put them."""
-        from llmcli.output.sanitize import sanitize
-
-        self._stream.write(sanitize(data.decode("utf-8", "replace")).encode("utf-8", "replace"))
+        self._outside.write(data.decode("utf-8", "replace"))
         return len(data)
 
     def flush(self) -> None:
-        """Show it."""
-        self._stream.flush()
+        """The outside does."""
