@@ -134,7 +134,7 @@ class Runs:
 
 
 def environment(*, child: bool = False) -> dict[str, str]:
-    """This one, with the project and this folder importable; `child`: what the engine's child is given too."""
+    """This one, with project and folder importable; `child`: with what the engine's child is given."""
     path = os.pathsep.join([str(HERE.parent), str(HERE)])
     return {**(process.ENVIRONMENT if child else {}), **os.environ, "PYTHONPATH": path}
 
