@@ -13,6 +13,7 @@ from llmcli import config
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.cli.environment import Environment
 from llmcli.errors import ModelError, UsageError
+from llmcli.output.sanitize import one_line
 from llmcli.output.table import table
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def show(
         _write_json(env, facts.as_record(found))
     else:
         for key, value in facts.as_lines(found):
-            env.write(f"{key:<14}  {value}\n")
+            env.write(f"{key:<14}  {one_line(value)}\n")  # metadata is a stranger's text
 
 
 @app.command("path", cls=Command, epilog='cp "$(llm models path starter)" model.gguf')

@@ -19,6 +19,7 @@ from llmcli.models.meter import Meter
 from llmcli.models.resolve import ModelFile, find_entry, locate
 
 SHOWN = 200  # characters of a metadata value
+SHOWN_ITEMS = 64  # of an array
 EXAMPLE_CONTEXTS = (4096, 32768)
 
 
@@ -159,6 +160,8 @@ def _verdict(facts: Facts) -> str:
 
 def _brief(value: Any) -> str:
     """A metadata value on one line, control characters escaped."""
+    if isinstance(value, list) and len(value) > SHOWN_ITEMS:
+        return f"{len(value):,} values"
     shown = repr(value)[1:-1] if isinstance(value, str) else repr(value)
     shown = re.sub(r"\s+", " ", shown)
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}… ({len(shown):,} characters)"

@@ -1,0 +1,133 @@
+"""`llm doctor` tells the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from ggufs import tiny
+
+from llmcli.doctor import hardware
+from llmcli.doctor.probe import Engine
+
+
+@pytest.fixture
+def doctor(llm):
+    """What `llm doctor --json` finds, by area and name; without the speed reading."""
+
+    def ask(code: int = 0, **settings) -> dict[str, dict]:
+        ran = llm("doctor", "--json", "--no-speed", **settings)
+        assert ran.code == code, ran.stderr
+        return {f"{one['area']}: {one['name']}": one for one in json.loads(ran.stdout)["findings"]}
+
+    return ask
+
+
+def test_a_sound_installation_has_no_problem(doctor):
+    found = doctor()
+
+    assert not [one for one in found.values() if one["level"] == "problem"]
+    assert found["llama.cpp: build"]["value"].startswith("llama-cpp-python")
+    assert found["machine: cores"]["data"] >= 1
+    assert "a whole GGUF" in found["model: default"]["value"]
+
+
+def test_it_reads_like_a_list(llm):
+    ran = llm("doctor", "--no-speed")
+
+    assert ran.code == 0
+    for said in ("installed\n", "llama.cpp\n", "CPU features: ", "folders\n", "model\n"):
+        assert said in ran.stdout
+
+
+def test_the_speed_is_read_from_the_model(llm):
+    ran = llm("doctor", "--json")
+    [speed] = [one for one in json.loads(ran.stdout)["findings"] if one["name"] == "speed"]
+
+    assert speed["data"]["read"] > 0
+    assert speed["data"]["write"] > 0
+
+
+def test_a_missing_model_is_a_problem_with_its_exit_code(doctor):
+    found = doctor(4, env={"LLMCLI_MODEL": "qwen3-0.6b"})
+
+    assert found["model: default"]["level"] == "problem"
+    assert found["model: default"]["remedy"] == "llm models pull qwen3-0.6b"
+
+
+def test_a_broken_model_is_a_problem(doctor, work: Path):
+    tiny().write(work / "m.gguf").write_bytes(b"GGUF")
+
+    assert doctor(4, env={"LLMCLI_MODEL": "./m.gguf"})["model: default"]["level"] == "problem"
+
+
+def test_a_model_without_a_chat_template_is_a_problem(doctor, work: Path):
+    tiny(template=None).write(work / "m.gguf")
+
+    assert doctor(4, env={"LLMCLI_MODEL": "./m.gguf"})["model: chat template"]["level"] == "problem"
+
+
+def test_broken_settings_are_a_problem(doctor, home: Path):
+    (home / "config").mkdir(parents=True)
+    (home / "config/config.yaml").write_text("modle: x\n")
+    found = doctor(78)
+
+    assert "config.yaml:1: unknown key 'modle'" in found["settings: config.yaml"]["value"]
+    assert found["settings: config.yaml"]["remedy"] == "did you mean model?"
+
+
+def test_a_misspelt_variable_is_noted(doctor):
+    found = doctor(env={"LLMCLI_THREAD": "2"})
+
+    assert found["settings: LLMCLI_THREAD"]["remedy"] == "did you mean LLMCLI_THREADS?"
+
+
+def test_folders_open_to_others_are_noted(doctor, home: Path):
+    (home / "data").mkdir(parents=True)
+    (home / "data").chmod(0o755)
+
+    assert doctor()["folders: data"]["remedy"] == f"chmod 700 {home / 'data'}"
+
+
+def test_a_foreign_llm_on_path_is_noted(doctor, home: Path):
+    (home / "bin").mkdir(parents=True)
+    foreign = home / "bin/llm"
+    foreign.write_text("#!/bin/sh\necho another\n")
+    foreign.chmod(0o755)
+    found = doctor(env={"PATH": f"{home / 'bin'}:{os.environ['PATH']}"})
+
+    assert found["installed: llm on PATH"]["level"] == "note"
+    assert "is another program" in found["installed: llm on PATH"]["value"]
+
+
+def test_a_gpu_that_is_not_used_gets_the_line_that_installs_for_it(doctor, home: Path):
+    """A tool of that name on PATH is how an NVIDIA GPU shows itself."""
+    (home / "bin").mkdir(parents=True)
+    tool = home / "bin/nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA Test 9000, 24576 MiB'\n")
+    tool.chmod(0o755)
+    graphics = doctor(env={"PATH": f"{home / 'bin'}:{os.environ['PATH']}"})["machine: graphics"]
+
+    if graphics["level"] == "ok":
+        pytest.skip("this llama.cpp uses a GPU")
+    assert "NVIDIA Test 9000" in graphics["value"]
+    assert graphics["remedy"].startswith('CMAKE_ARGS="-DGGML_CUDA=on" pip install')
+
+
+def test_a_server_is_not_asked(doctor):
+    assert (
+        "not a file"
+        in doctor(env={"LLMCLI_MODEL": "server:http://127.0.0.1:1/v1#x"})["model: default"]["value"]
+    )
+
+
+def test_each_back_end_has_its_line():
+    for backend in (hardware.CUDA, hardware.METAL, hardware.ROCM, hardware.VULKAN):
+        assert backend.flags in backend.install
+
+
+def test_features_are_those_that_are_on():
+    engine = Engine("", "CUDA : ARCHS = 900 | F16 = 1 | CPU : AVX2 = 1 | AVX512 = 0 | ", True, ())
+    assert engine.features == ["F16", "AVX2"]

@@ -1,0 +1,251 @@
+"""`llm models`, as a user runs it (what it downloads is tested in tests/models)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from ggufs import STRING, tiny
+
+from llmcli.models import listing
+from llmcli.models.recommend import recommend
+
+GB = 1_000_000_000
+
+
+def test_the_list_shows_what_is_here_and_what_is_known(llm):
+    ran = llm("models", "list")
+    rows = {line.split("\t")[0]: line.split("\t") for line in ran.stdout.splitlines()}
+
+    assert ran.code == 0
+    assert rows["NAME"] == ["NAME", "SIZE", "QUANT", "MEMORY", "CONTEXT", "LICENCE", "HERE"]
+    assert rows["starter *"][6] == "built in"
+    assert rows["qwen3-0.6b"][3] == "about 0.4 GB"
+    assert rows["qwen3-0.6b"][6] == "no"
+
+
+def test_the_list_can_be_only_what_is_here(llm):
+    assert [line.split("\t")[0] for line in llm("models", "list", "--here").stdout.splitlines()] == [
+        "NAME",
+        "starter *",
+    ]
+
+
+def test_the_list_as_json(llm):
+    records = [json.loads(line) for line in llm("models", "list", "--json").stdout.splitlines()]
+
+    assert records[0]["name"] == "starter"
+    assert records[0]["default"] is True
+    assert records[0]["about"] is False
+    assert all(record["error"] is None for record in records)
+
+
+def test_what_does_not_fit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LLMCLI_CONFIG_DIR", str(tmp_path))
+    small = {one.name: one for one in listing.list_models(2 * GB)}
+    large = {one.name: one for one in listing.list_models(64 * GB)}
+
+    assert (small["qwen3-8b"].context, large["qwen3-8b"].context) == (0, None)
+    assert small["starter"].context == 384
+
+
+def test_a_broken_file_is_a_line_of_the_list(llm, tmp_path: Path):
+    path = tiny().write(tmp_path / "m.gguf")
+    llm("models", "add", path)
+    path.write_bytes(path.read_bytes()[:-500])
+    ran = llm("models", "list", "--here")
+
+    assert ran.code == 0
+    assert "broken: m.gguf is not a valid GGUF" in ran.stdout
+
+
+def test_a_file_of_ones_own_gets_a_name(llm, tmp_path: Path):
+    path = tiny().write(tmp_path / "My Model.gguf")
+    assert llm("models", "add", path, "--name", "mine").stdout == "mine\n"
+
+    assert llm("models", "path", "mine").stdout == f"{path}\n"
+    assert "mine" in llm("models", "list", "--here").stdout
+    assert llm("models", "verify", "mine").code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("broken.gguf",), "is not a valid GGUF"),
+        (("nothing.gguf",), "no model file"),
+        (("good.gguf", "--name", "starter"), "the name of a known model"),
+        (("good.gguf", "--name", "a b"), "is not a model name"),
+        (("good.gguf", "--name", "../x"), "is not a model name"),
+    ],
+)
+def test_what_cannot_be_added_says_why(args, said: str, llm, work: Path):
+    tiny().write(work / "good.gguf")
+    (work / "broken.gguf").write_bytes(b"GGUF")
+    ran = llm("models", "add", *args)
+
+    assert ran.code in (2, 4, 66)
+    assert said in ran.stderr
+
+
+def test_a_name_is_not_given_twice(llm, work: Path):
+    tiny().write(work / "a.gguf")
+    tiny().write(work / "b.gguf")
+    llm("models", "add", "a.gguf", "--name", "mine")
+
+    assert "mine is the name of" in llm("models", "add", "b.gguf", "--name", "mine").stderr
+    assert llm("models", "add", "a.gguf", "--name", "mine").code == 0
+
+
+def test_removing_a_name_leaves_the_file(llm, tmp_path: Path):
+    path = tiny().write(tmp_path / "m.gguf")
+    llm("models", "add", path)
+    ran = llm("models", "rm", "m")
+
+    assert "stays" in ran.stderr
+    assert path.exists()
+    assert llm("models", "path", "m").code == 2
+
+
+@pytest.mark.parametrize(("name", "code"), [("starter", 2), ("qwen3-0.6b", 4), ("nonsense", 2)])
+def test_what_cannot_be_removed_says_why(name: str, code: int, llm):
+    ran = llm("models", "rm", name)
+
+    assert (ran.code, ran.stderr.count("\n")) == (code, 1)
+
+
+def test_a_file_given_by_its_path_is_never_deleted(llm, work: Path):
+    path = tiny().write(work / "m.gguf")
+
+    assert llm("models", "rm", "./m.gguf").code == 2
+    assert path.exists()
+
+
+def test_a_model_becomes_the_default(llm, work: Path):
+    tiny().write(work / "m.gguf")
+    llm("models", "add", "m.gguf", "--name", "mine")
+    assert llm("models", "use", "mine").code == 0
+
+    assert llm("config", "show", "model").stdout == "mine\n"
+    assert "mine *" in llm("models", "list").stdout
+    assert llm("models", "path").stdout == f"{work / 'm.gguf'}\n"
+
+
+def test_a_path_becomes_the_default_from_every_folder(llm, work: Path):
+    path = tiny().write(work / "m.gguf")
+    llm("models", "use", "./m.gguf")
+
+    assert llm("config", "show", "model").stdout == f"{path.resolve()}\n"
+
+
+@pytest.mark.parametrize(("name", "code"), [("qwen3-0.6b", 4), ("starer", 2), ("./no.gguf", 66)])
+def test_what_is_not_here_does_not_become_the_default(name: str, code: int, llm):
+    assert llm("models", "use", name).code == code
+    assert llm("config", "show", "model").stdout == "starter\n"
+
+
+def test_a_server_can_be_the_default(llm):
+    llm("models", "use", "server:http://127.0.0.1:8080/v1#x")
+
+    assert llm("config", "show", "model").stdout == "server:http://127.0.0.1:8080/v1#x\n"
+
+
+def test_the_built_in_model_is_shown(llm):
+    ran = llm("models", "show", "starter")
+
+    for said in (
+        "llama",
+        "8,192",
+        "apache-2.0",
+        "384 tokens",
+        "chat template",
+        "general.architecture = llama",
+    ):
+        assert said in ran.stdout
+    record = json.loads(llm("models", "show", "starter", "--json").stdout)
+    path = Path(llm("models", "path", "starter").stdout.strip())
+    assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_model_that_is_not_here_is_shown_as_known(llm):
+    ran = llm("models", "show", "qwen3-0.6b")
+
+    assert "no: llm models pull qwen3-0.6b" in ran.stdout
+    assert json.loads(llm("models", "show", "qwen3-0.6b", "--json").stdout)["here"] is False
+
+
+def test_the_chat_template_is_printed_as_it_is(llm, work: Path):
+    tiny(template="{# a #}\n{{ 'x' }}").write(work / "m.gguf")
+
+    assert llm("models", "show", "./m.gguf", "--template").stdout == "{# a #}\n{{ 'x' }}\n"
+
+
+def test_control_characters_of_a_strangers_file_are_escaped(llm, work: Path):
+    evil = "\x1b]52;c;ZXZpbA==\x07\x1b[2J\u202e\r\n"
+    model = tiny().set("general.name", STRING, evil).set("general.license", STRING, evil)
+    model.set(f"evil.{evil}", STRING, evil).write(work / "m.gguf")
+    ran = llm("models", "show", "./m.gguf")
+
+    assert ran.code == 0
+    assert not set(ran.stdout) & set("\x1b\x07\r\u202e")
+
+
+def test_verify_reads_every_byte_again(llm, work: Path, home: Path):
+    ran = llm("models", "verify")
+    assert ran.stdout.startswith("starter: a whole GGUF")
+
+    path = tiny().write(work / "m.gguf")
+    registry = home / "data/models/installed.json"
+    registry.parent.mkdir(parents=True)
+    registry.write_text(json.dumps({"mine": {"path": str(path), "sha256": "0" * 64}}))
+    ran = llm("models", "verify", "mine")
+    assert ran.code == 4
+    assert "mine: wrong: SHA-256" in ran.stdout
+
+
+def test_recommendations_fit_and_have_a_reason(llm):
+    records = [json.loads(line) for line in llm("models", "recommend", "--json").stdout.splitlines()]
+
+    assert [record["use"] for record in records] == ["chat", "labels", "translation"]
+    assert all(record["reason"] for record in records)
+
+
+def test_less_memory_recommends_a_smaller_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LLMCLI_CONFIG_DIR", str(tmp_path))
+    sizes = {one.name: one.weights or 0 for one in listing.list_models(GB)}
+    chat = [recommend(free)[0].model for free in (64 * GB, 16 * GB, 8 * GB, 2 * GB, GB // 2, GB // 10)]
+
+    assert chat[0] == "qwen3.6-27b"
+    assert chat[-1] == "starter"
+    assert [sizes[name] for name in chat] == sorted((sizes[name] for name in chat), reverse=True)
+
+
+def test_a_scan_of_nothing_says_so(llm):
+    ran = llm("models", "scan")
+
+    assert ran.code == 0
+    assert "no models of Ollama" in ran.stderr
+
+
+def test_a_scanned_model_can_be_used_at_once(llm, home: Path):
+    folder = home / ".lmstudio/models/me/tiny"
+    folder.mkdir(parents=True)
+    path = tiny().write(folder / "tiny.gguf")
+    assert "lmstudio:me/tiny/tiny" in llm("models", "scan").stdout
+
+    assert llm("models", "path", "lmstudio:tiny").stdout == f"{path}\n"
+    assert llm("models", "rm", "lmstudio:tiny").code == 2
+    assert path.exists()
+    ran = llm("sentiment", "-m", "lmstudio:tiny", "--text", "Nice.")
+    assert ran.stdout.strip() in ("positive", "neutral", "negative"), ran.stderr
+
+
+def test_a_damaged_list_of_names_says_what_to_do(llm, home: Path):
+    registry = home / "data/models/installed.json"
+    registry.parent.mkdir(parents=True)
+    registry.write_text("{")
+    ran = llm("models", "list")
+
+    assert ran.code == 78
+    assert "delete it, then add your models again" in ran.stderr
