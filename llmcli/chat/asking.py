@@ -119,7 +119,7 @@ def _make_some_room(talk: Talk, message: str, needed: int) -> bool:
         return _lengthen(talk, longer)
     if choice == "d":
         talk.conversation.drop(dropped)
-        talk.screen.whisper(f"dropped {in_words(len(dropped))}; they stay in the history")
+        talk.screen.whisper(f"dropped {in_words(len(dropped))}; the history keeps what was said")
     return choice == "d"
 
 
@@ -169,7 +169,7 @@ def compress(talk: Talk) -> bool:
         return False
     talk.conversation.compress(old, text)
     talk.measure()
-    talk.screen.whisper(f"this summary stands for {in_words(len(old))} now; they stay in the history")
+    talk.screen.whisper(f"this summary stands for {in_words(len(old))} now; the history keeps what was said")
     return True
 
 

@@ -15,6 +15,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.application.current import get_app
 from prompt_toolkit.enums import DEFAULT_BUFFER, EditingMode
 from prompt_toolkit.filters import Condition, has_focus
+from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History as LineHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -82,7 +83,7 @@ class Editor:
         slash = Condition(lambda: is_command(get_app().current_buffer.text))
         self.session: PromptSession[str] = PromptSession(
             message=[("class:prompt", "> ")],
-            prompt_continuation=[("class:prompt", ". ")],
+            prompt_continuation=_continuation,
             multiline=True,
             history=TypedLines(talk.conversation.history),
             completer=SlashCompleter(talk),
@@ -167,6 +168,11 @@ def without_marks(text: str) -> str:
     if stripped.startswith(BLOCK) and stripped.endswith(BLOCK) and len(stripped) >= 2 * len(BLOCK):
         return stripped[len(BLOCK) : -len(BLOCK)].strip("\n")
     return text
+
+
+def _continuation(width: int, line: int, wraps: int) -> StyleAndTextTuples:
+    """A dot before each further line that was typed; nothing where the terminal only ran out of columns."""
+    return [("class:prompt", " " * width if wraps else ". ".ljust(width))]
 
 
 def _in_open_block(text: str) -> bool:
