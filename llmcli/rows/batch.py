@@ -19,7 +19,7 @@ from llmcli.rows.columns import Outcome
 from llmcli.rows.job import Identity
 from llmcli.rows.journal import Journal
 from llmcli.rows.readers import Row
-from llmcli.rows.tally import ErrorBudget, Summary, Tally
+from llmcli.rows.tally import ErrorBudget, Tally
 from llmcli.rows.workers import Workers
 from llmcli.tasks.nouns import EMPTY, closing
 
@@ -99,9 +99,7 @@ class Batch:
         if reason:
             raise Stopped(f"stopped: {reason}", hint="mend the cause, or allow more with --max-errors N")
 
-    def write_all(
-        self, rows: Iterable[Row], write: Callable[[Row, Outcome], None], summary: Summary, labelled: bool
-    ) -> None:
+    def write_all(self, rows: Iterable[Row], write: Callable[[Row, Outcome], None]) -> None:
         """The second pass: every row with its outcome, in input order."""
         digest, key_of, find = self.identity.digest, self.identity.key, self.journal.find
         with self.journal.snapshot():
@@ -116,7 +114,6 @@ class Batch:
                         hint="run the same command again: only new rows are asked",
                     )
                 write(row, outcome)
-                summary.add(outcome, labelled)
 
 
 class _Feed:

@@ -109,7 +109,10 @@ class _Distinct:
         """How many of these were seen before (or twice among them)."""
         before = self._database.total_changes
         hashes = ((_hash(text),) for text in texts)
-        self._database.executemany("INSERT OR IGNORE INTO seen VALUES (?)", hashes)
+        try:
+            self._database.executemany("INSERT OR IGNORE INTO seen VALUES (?)", hashes)
+        except sqlite3.Error:  # a full disk, say: a number that is only told is no reason to stop
+            return 0
         return len(texts) - (self._database.total_changes - before)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -37,6 +38,7 @@ from llmcli.rows.writers import Writer, check_formats, one_line, open_writer, ou
 from llmcli.tasks.nouns import closing as closing_answers
 
 READ_AHEAD = 64  # rows of a file that are looked up in the journal together
+MOST_COLUMNS = 2000  # of a table made of JSON objects
 ERRORS_TOLD = 5  # failed rows that are named when there is no error column to find them by
 
 
@@ -137,7 +139,7 @@ class _Run:
 
     def to_stream(self, path: Path | None) -> None:
         """No journal: results in input order as they come, to standard output or a device."""
-        format = output_format(path.suffix.lower() if path else "", self.options.output_format)
+        format = output_format(_ending(path) if path else "", self.options.output_format)
         check_formats(format, path is None and self.outside.stdout_is_terminal)
         with self._reader() as reader, self._stream(path) as stream:
             writer = self._writer(format, stream, reader, self._columns_at_once(reader, format))
@@ -147,9 +149,9 @@ class _Run:
                 self.outside.status(f"working on {self.source.name}")
             with progress(self.outside, self.tally, None) if shown else nullcontext():
                 rows = self._rows(reader)
-                for ready in in_order(rows, _text_or_error, self._answer, once=self.source.regular):
+                for ready in in_order(rows, _text_or_error, self._answer, live=not self.source.regular):
                     for row, outcome in ready:
-                        self._write(writer, row, outcome)
+                        self._write(writer, True, row, outcome)
                         number = budget.read_asked()
                         budget.answered(number, outcome)
                     stream.flush()
@@ -160,6 +162,7 @@ class _Run:
     def to_file(self, output: Path) -> None:
         """Through the journal, into a file that is complete or not there."""
         beside = Beside(output)
+        format = output_format(_ending(output), self.options.output_format)
         with Lock(beside.lock, str(output)):
             self.source.spool_to(beside.spool)
             with self._reader() as reader:
@@ -176,8 +179,8 @@ class _Run:
                     budget = ErrorBudget(self.options.max_errors, self.options.retry_errors)
                     ahead = READ_AHEAD if self.source.regular else 1
                     batch = Batch(journal, identity, self.workers, self.tally, budget, ahead)
-                    self._fill(batch, reader)
-                    self._write_output(batch, beside, reader)
+                    self._fill(batch, reader, format)
+                    self._write_output(batch, beside, format, reader.columns or tuple(self._seen))
             if self.options.sidecar:
                 _write_sidecar(beside.sidecar, about)
             if not self.summary.failed and not self.options.keep_journal:
@@ -187,21 +190,21 @@ class _Run:
 
     # -------------------------------------------------------------- the steps
 
-    def _fill(self, batch: Batch, reader: Reader) -> None:
+    def _fill(self, batch: Batch, reader: Reader, format: OutputFormat) -> None:
         found = self._preflight(batch.journal)
         total = max(0, found.distinct - batch.journal.resumed) if found and found.whole else None
+        rows = self._observed(reader) if self._needs_columns(reader, format) else self._rows(reader)
         with progress(self.outside, self.tally, total):
-            batch.ask_missing(self._observed(reader))
+            batch.ask_missing(rows)
 
-    def _write_output(self, batch: Batch, beside: Beside, first: Reader) -> None:
-        suffixes = [suffix for suffix in beside.output.suffixes[-2:] if suffix.lower() != ".gz"]
-        format = output_format(suffixes[-1].lower() if suffixes else "", self.options.output_format)
+    def _write_output(
+        self, batch: Batch, beside: Beside, format: OutputFormat, columns: tuple[str, ...]
+    ) -> None:
         self.source.check_unchanged()
         self.outside.status(f"writing {beside.output}")
         with self._reader() as reader, output_file(beside.output, beside.temporary) as stream:
-            columns = first.columns or tuple(self._seen)
             writer = self._writer(format, stream, reader, columns)
-            batch.write_all(self._rows(reader), writer.write, self.summary, bool(self.results.labels))
+            batch.write_all(self._rows(reader), partial(self._write, writer, format == "text"))
             writer.end()
             self.source.check_unchanged()
 
@@ -246,7 +249,7 @@ class _Run:
         For a table of JSON objects a file is read twice; of a pipe the first object says the columns,
         and an object with others is an error.
         """
-        if not isinstance(reader, JsonReader) or format not in ("csv", "tsv", "parquet"):
+        if not isinstance(reader, JsonReader) or not self._needs_columns(reader, format):
             return reader.columns or ()
         if not self.source.regular:
             columns = reader.keys_ahead()
@@ -256,6 +259,10 @@ class _Run:
             for _ in self._observed(again):
                 pass
         return tuple(self._seen)
+
+    def _needs_columns(self, reader: Reader, format: OutputFormat) -> bool:
+        """Whether the keys of all JSON objects must be known before the first is written."""
+        return reader.columns is None and format in ("csv", "tsv", "parquet")
 
     def _answer(self, texts: Iterable[str]) -> Iterator[tuple[int, Outcome]]:
         """The workers' answers, counted."""
@@ -279,10 +286,14 @@ class _Run:
         """Rows, and what keys they have: a table needs a column for each."""
         self._seen.clear()
         for row in self._rows(reader):
-            if reader.columns is None:
-                keys = row.record if row.record is not None else reader.record(row)
-                if not keys.keys() <= self._seen.keys():
-                    self._seen.update(dict.fromkeys(keys))
+            keys = row.record if row.record is not None else reader.record(row)
+            if not keys.keys() <= self._seen.keys():
+                self._seen.update(dict.fromkeys(keys))
+                if len(self._seen) > MOST_COLUMNS:
+                    raise UsageError(
+                        f"the objects of {self.source.name} have more than {MOST_COLUMNS:,} different keys",
+                        hint="-o FILE.jsonl needs no columns",
+                    )
             yield row
 
     def _writer(
@@ -290,10 +301,11 @@ class _Run:
     ) -> Writer:
         return open_writer(format, stream, reader, self.results, columns, self._provenance(reader))
 
-    def _write(self, writer: Writer, row: Row, outcome: Outcome) -> None:
+    def _write(self, writer: Writer, told: bool, row: Row, outcome: Outcome) -> None:
+        """Write a row and count it; `told` names its error to the user, up to a few."""
         writer.write(row, outcome)
         self.summary.add(outcome, bool(self.results.labels))
-        if isinstance(outcome, LlmError) and self.summary.failed <= ERRORS_TOLD:
+        if told and isinstance(outcome, LlmError) and self.summary.failed <= ERRORS_TOLD:
             where = "" if row.error is not None else f"row {row.number:,}: "
             self.outside.warn(where + one_line(outcome.message))
 
@@ -341,6 +353,16 @@ class _Run:
             return RowsFailed(message)
         hint = f"see the column {self.results.error!r}; --retry-errors asks them again"
         return RowsFailed(message, hint=hint)
+
+
+def _ending(path: Path) -> str:
+    """
+    The ending that says a format, without `.gz`.
+
+    >>> _ending(Path("out.jsonl.gz")), _ending(Path("v1.2/out"))
+    ('.jsonl', '')
+    """
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
 def _text_or_error(row: Row) -> str | LlmError:

@@ -40,17 +40,18 @@ def in_order(
     text_of: Callable[[T], str | LlmError],
     answer: Answer,
     rows: int = ROWS,
-    once: bool = True,
+    live: bool = False,
 ) -> Iterator[list[tuple[T, Outcome]]]:
     """
     (item, outcome) of every item, in order; what is ready at one moment comes as one list.
 
     `text_of` gives an item's text, or the error that it has already. An empty text gives an empty
-    result. What `items` or `answer` raise passes through, after the rows before it. With `once` false equal
-    texts are asked again: what needs no answer is seen only when the next answer comes, and on a live
-    pipe (`tail -f`) that may be never.
+    result. What `items` or `answer` raise passes through, after the rows before it.
+
+    What needs no answer is seen when the next answer comes, and on a `live` pipe (`tail -f`) that may be
+    never: there a text that is known is asked once more where nothing else is on its way.
     """
-    window = _Window(iter(items), text_of, rows, once)
+    window = _Window(iter(items), text_of, rows, live)
     while not window.exhausted:
         with closing(answer(window.texts())) as answers:
             for position, outcome in answers:
@@ -67,12 +68,12 @@ class _Window(Generic[T]):
     """`texts` runs in the workers' thread, the rest in the caller's."""
 
     def __init__(
-        self, items: Iterator[T], text_of: Callable[[T], str | LlmError], rows: int, once: bool
+        self, items: Iterator[T], text_of: Callable[[T], str | LlmError], rows: int, live: bool
     ) -> None:
         self.exhausted = False
         self.failure: Exception | None = None
         self._items, self._text_of, self._rows = items, text_of, rows
-        self._once = once
+        self._live = live
         self._waiting: deque[tuple[T, Slot]] = deque()
         self._asked: dict[int, Slot] = {}
         self._recent: OrderedDict[bytes, Slot] = OrderedDict()
@@ -91,13 +92,21 @@ class _Window(Generic[T]):
                 if new:
                     self._asked[position] = slot
                 self._waiting.append((item, slot))
-                if new:
-                    assert isinstance(text, str)
+                if isinstance(text, str) and (new or self._must_wake(text)):
+                    self._asked.setdefault(position, Slot())  # for nobody, where it only wakes
                     position += 1
                     characters += len(text)
                     yield text
         except Exception as error:
             self.failure, self.exhausted = error, True
+
+    def _must_wake(self, text: str) -> bool:
+        """
+        Whether a known text is asked again, so that an answer comes and its row is seen.
+
+        Its row waits already: an answer that is on its way now will find it there.
+        """
+        return self._live and not self._asked and bool(text.strip())
 
     def _slot(self, text: str | LlmError) -> tuple[Slot, bool]:
         """The place of an answer, and whether it must be asked for."""
@@ -105,8 +114,6 @@ class _Window(Generic[T]):
             return Slot(text), False
         if not text or text.isspace():
             return Slot(EMPTY), False
-        if not self._once:
-            return Slot(), True
         key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         known = self._recent.get(key)
         if known is not None:

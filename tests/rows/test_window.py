@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -96,3 +97,19 @@ def test_what_the_workers_raise_passes_through():
 
     with pytest.raises(EngineCrashed):
         run(["a", "b"], dying)
+
+
+def test_on_a_live_pipe_a_known_text_is_answered_without_waiting_for_the_next_one():
+    """Each item is given only after everything before it was seen, as by a person who types."""
+    seen: list[tuple[str, str]] = []
+
+    def typed():
+        for number, text in enumerate(["a", "a", "b", "a"]):
+            while len(seen) < number:
+                time.sleep(0.001)
+            yield text
+
+    for ready in in_order(typed(), lambda item: item, threaded, live=True):
+        seen += [(item, outcome.text) for item, outcome in ready]
+
+    assert seen == [("a", "A"), ("a", "A"), ("b", "B"), ("a", "A")]
