@@ -20,7 +20,17 @@ from msgspec import Struct
 
 from llmcli.errors import ModelError
 from llmcli.models import stamps
-from llmcli.models.gguf_reader import GET_ANOTHER, INTEGERS, Header, Numbers, Strings, Tensor, read_header
+from llmcli.models.gguf_reader import (
+    GET_ANOTHER,
+    INTEGERS,
+    KEPT_STRINGS,
+    TOKENS,
+    Header,
+    Numbers,
+    Strings,
+    Tensor,
+    read_header,
+)
 
 KIND, VERSION = "gguf", 1
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
@@ -202,7 +212,7 @@ def _expert_problems(header: Header, architecture: str) -> Iterator[str]:
 
 def _tokenizer_problems(header: Header) -> Iterator[str]:
     metadata = header.metadata
-    model, tokens = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.tokens")
+    model, tokens = metadata.get("tokenizer.ggml.model"), metadata.get(TOKENS)
     if not isinstance(model, str) or model in ("", "no_vocab", "none"):
         yield "it has no tokenizer"
         return
@@ -254,7 +264,7 @@ def _tensor_problems(header: Header, others: list[Header], architecture: str) ->
     if len(by_name) != len(tensors):
         yield "two parts have a tensor of the same name"
     embedding = by_name.get("token_embd.weight")
-    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    tokens = header.metadata.get(TOKENS)
     if embedding is None:
         yield "it has no token embedding"
     elif isinstance(tokens, Strings):
@@ -298,7 +308,7 @@ def _facts(header: Header, others: list[Header]) -> GgufHeader:
         embedding=metadata[f"{architecture}.embedding_length"],
         heads=heads,
         kv_heads=_numbers(metadata.get(f"{architecture}.attention.head_count_kv")) or heads,
-        vocabulary=len(metadata["tokenizer.ggml.tokens"].items),
+        vocabulary=metadata[TOKENS].length,
         tokenizer=metadata["tokenizer.ggml.model"],
         bos=metadata.get("tokenizer.ggml.bos_token_id"),
         eos=metadata.get("tokenizer.ggml.eos_token_id"),
@@ -312,7 +322,7 @@ def _kept(item: tuple[str, Any]) -> tuple[str, Any]:
     """A metadata entry as it is kept: scalars, short arrays, and nothing of the vocabulary."""
     key, value = item
     if isinstance(value, Strings):
-        return key, [text.decode() for text in value.items] if len(value.items) <= 64 else None
+        return key, [text.decode() for text in value.items] if value.length <= KEPT_STRINGS else None
     if isinstance(value, Numbers):
         return key, list(value.values) if value.values is not None and value.length <= MAX_LAYERS else None
     return key, value

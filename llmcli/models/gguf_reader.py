@@ -28,7 +28,10 @@ MAX_STRING = 16 << 20
 MAX_KEY = 65_535  # the format's own limit
 MAX_NAME = 63  # GGML_MAX_NAME is 64 with the closing NUL
 MAX_DIMS = 4
+MAX_TENSORS, MAX_KEYS = 100_000, 20_000  # 1 s of reading; real models have at most some thousands
 MAX_ELEMENTS = 1 << 62
+MAX_STRINGS = 2_000_000  # in one array; the most known are 514,906
+KEPT_STRINGS = 64
 KEPT_ARRAY = 1024  # longer arrays of numbers are only counted, except those a check needs
 FIRST_READ = 1 << 16
 GET_ANOTHER = "download the file again, or ask its maker for a new one"
@@ -37,6 +40,7 @@ _U32 = struct.Struct("<I")
 _I32 = struct.Struct("<i")
 _U64 = struct.Struct("<Q")
 STRING, ARRAY, BOOL = 8, 9, 7
+TOKENS = "tokenizer.ggml.tokens"
 SCALARS: dict[int, struct.Struct] = {
     0: struct.Struct("<B"), 1: struct.Struct("<b"), 2: struct.Struct("<H"), 3: struct.Struct("<h"),
     4: _U32, 5: _I32, 6: struct.Struct("<f"), 7: struct.Struct("<B"),
@@ -74,8 +78,9 @@ STRANGERS: tuple[tuple[bytes, str, str], ...] = (
 
 
 class Strings(NamedTuple):
-    """An array of strings, UTF-8 each, as bytes."""
+    """An array of strings, UTF-8 each, as bytes; `items` only where there are few, or a check needs them."""
 
+    length: int
     items: list[bytes]
 
 
@@ -205,10 +210,10 @@ class _Reader:
 
     # -- values --------------------------------------------------------------
 
-    def strings(self, count: int) -> Strings:
+    def strings(self, count: int, key: str) -> Strings:
         """The loop that a vocabulary of 262,144 and its merges spend their time in: 0.15 s, so no calls."""
         items: list[bytes] = []
-        if count * 8 > self.size - self.position:
+        if count * 8 > self.size - self.position or count > MAX_STRINGS:
             raise self.bad(f"{self.at} claims {count:,} strings")
         append, unpack = items.append, _U64.unpack_from
         data, loaded, position = self.data, len(self.data), self.position
@@ -225,7 +230,7 @@ class _Reader:
             b"\n".join(items).decode()  # ASCII between them: valid exactly when each is
         except UnicodeDecodeError:
             raise self.bad(f"{self.at} holds a string that is not UTF-8") from None
-        return Strings(items)
+        return Strings(count, items if key == TOKENS or count <= KEPT_STRINGS else [])
 
     def numbers(self, type: int, count: int, key: str) -> Numbers:
         form = SCALARS[type]
@@ -250,7 +255,7 @@ class _Reader:
             raise self.bad(f"{self.at} has the unknown type {type}")
         item_type, count = self.number(_U32), self.number(_U64)
         if item_type == STRING:
-            return self.strings(count)
+            return self.strings(count, key)
         if item_type in SCALARS:
             return self.numbers(item_type, count, key)
         raise self.bad(f"{self.at} is an array of the unknown type {item_type}")
@@ -291,7 +296,10 @@ class _Reader:
             raise self.bad("it is big-endian", hint="get the little-endian file of the same model")
         if version not in (2, 3):
             raise self.bad(f"GGUF version {version} (2 and 3 are read)")
-        return version, self.number(_U64), self.number(_U64)
+        tensors, keys = self.number(_U64), self.number(_U64)
+        if tensors > MAX_TENSORS or keys > MAX_KEYS:
+            raise self.bad(f"it claims {tensors:,} tensors and {keys:,} metadata keys")
+        return version, tensors, keys
 
     def stranger(self) -> LlmError:
         if self.data[8:10] == b'{"' and _U64.unpack_from(self.data)[0] < self.size:

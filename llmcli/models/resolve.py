@@ -57,15 +57,17 @@ def resolve(reference: str, config: object = None) -> ModelFile:
 
 
 def verify(model: ModelFile) -> None:
-    """Hold a model's bytes against its known hash; ModelError (4) where they differ."""
-    if model.sha256 is None:
-        return
-    found = checksum.sha256_of(model.path)
-    if found != model.sha256:
-        raise ModelError(
-            f"{model.path.name} has the wrong checksum: SHA-256 {found[:12]}… and not {model.sha256[:12]}…",
-            hint=f"llm models rm {model.name}; llm models pull {model.name}",
-        )
+    """Hold a model's bytes against the hashes that are known; ModelError (4) where they differ."""
+    for number, part in enumerate(model.parts):
+        expected = model.sha256 if number == 0 else hub.blob_sha256(part)
+        if expected is None:
+            continue
+        found = checksum.sha256_of(part)
+        if found != expected:
+            raise ModelError(
+                f"{part.name} has the wrong checksum: SHA-256 {found[:12]}… and not {expected[:12]}…",
+                hint=f"llm models rm {model.name}; llm models pull {model.name}",
+            )
 
 
 def locate(reference: str) -> ModelFile:
