@@ -23,6 +23,7 @@ from statistics import fmean
 import baselines
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import CHRF
+from sacrebleu.metrics.chrf import CHRFScore
 from sources import LANGUAGES, half, lines, split
 
 LABELS = ("positive", "neutral", "negative")
@@ -166,10 +167,19 @@ def translation(bench: Bench) -> Iterator[Figure]:
                 yield chrf(task, method, output, refs)
 
 
+class Chrf(CHRF):
+    """Scores in one type: of a sample without a match sacrebleu's is another, and its mean fails."""
+
+    def _compute_score_from_stats(self, stats: list[int]) -> CHRFScore:
+        score = super()._compute_score_from_stats(stats)
+        score.score = float(score.score)
+        return score
+
+
 def chrf(task: str, method: str, output: list[str], refs: list[list[str]]) -> Figure:
     most = max(map(len, refs))
     columns = [[row[i] if i < len(row) else "" for row in refs] for i in range(most)]
-    score = CHRF().corpus_score(output, columns, n_bootstrap=SAMPLES)
+    score = Chrf().corpus_score(output, columns, n_bootstrap=SAMPLES)
     return Figure(task, len(output), "chrF", method, score.score, score._ci)
 
 

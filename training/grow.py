@@ -11,27 +11,15 @@ first, so the wider model says at its first step about what the small one says.
 import argparse
 from pathlib import Path
 
-import gguf
 import torch
 from export import read_weights
-from model import Model, Shape, parameters
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from model import SHAPES, Model, parameters
+from tokenizer import of_gguf
+from tokenizers import Tokenizer
 from torch import Tensor
 from train import Run
 
 QUIET = 0.1  # how loud a new number of the hidden state is beside the old ones
-
-
-def tokenizer_of(path: Path) -> Tokenizer:
-    """The tokenizer that stands in a GGUF."""
-    fields = gguf.GGUFReader(str(path)).fields
-    words, merges = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "merges"))
-    tokenizer = Tokenizer(
-        models.BPE({word: i for i, word in enumerate(words)}, [tuple(m.split(" ")) for m in merges])
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
 
 
 def grown_words(old: Tensor, small: Tokenizer, large: Tokenizer, width: int) -> tuple[Tensor, int]:
@@ -69,7 +57,7 @@ def grow(source: Path, tokenizer: Path, model: Model) -> None:
     weights = read_weights(source)
     fresh = dict(model.named_parameters())
     large = Tokenizer.from_file(str(tokenizer))
-    words, shared = grown_words(weights.pop("words.weight"), tokenizer_of(source), large, model.shape.width)
+    words, shared = grown_words(weights.pop("words.weight"), of_gguf(source), large, model.shape.width)
     ratio = (weights["norm.weight"].numel() / model.shape.width) ** 0.5
     made = {name: grown(name, old, fresh[name].detach(), ratio) for name, old in weights.items()}
     model.load_state_dict(made | {"words.weight": words}, strict=False)
@@ -83,9 +71,10 @@ if __name__ == "__main__":
     parser.add_argument("--from", dest="source", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--shape", choices=SHAPES, default="small")
     options = parser.parse_args()
     torch.manual_seed(0)
-    run = Run(Shape(), "cpu")
+    run = Run(SHAPES[options.shape], "cpu")
     grow(options.source, options.tokenizer, run.model)
     run.average = {name: p.detach().clone() for name, p in run.model.named_parameters()}
     run.save(options.out)

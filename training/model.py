@@ -19,17 +19,18 @@ BLOCK = 32  # weights that share one scale in Q4_0
 @dataclass(frozen=True)
 class Shape:
     vocabulary: int = 8192
-    width: int = 320
+    width: int = 256
     layers: int = 8
-    heads: int = 5
-    feed_forward: int = 864
+    heads: int = 4
+    feed_forward: int = 704
     context: int = 1024
     rope_base: float = 10_000.0
     epsilon: float = 1e-5
 
 
 SHAPES = {
-    "small": Shape(),  # 12.5 million parameters: as Q8_0 13.4 MB
+    "small": Shape(),  # 8.5 million parameters: as Q8_0 9.3 MB
+    "medium": Shape(width=320, layers=8, heads=5, feed_forward=864),  # 12.5 million: as Q8_0 13.5 MB
     "large": Shape(width=448, layers=8, heads=7, feed_forward=1216),  # 23.2 million: as Q4_0 15 MB
 }
 

@@ -159,4 +159,4 @@ def options(folder: Path, out: Path, steps: int) -> Namespace:
     files = {"corpus": folder / "corpus.npz", "dev": None, "out": out, "start": None}
     length = {"steps": steps, "cooldown": 0, "every": 1, "save_every": 100}
     batch = {"seed": 0, "step_tokens": 600, "micro_tokens": 600, "threads": 1, "workers": 0}
-    return Namespace(**files, **length, **batch, shape="tiny", round=False, dropout=0.1)
+    return Namespace(**files, **length, **batch, shape="tiny", round=False, dropout=0.1, rate=1.0)

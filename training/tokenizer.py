@@ -8,15 +8,19 @@ so that a label costs one step.
 """
 
 import argparse
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from gguf import GGUFReader
 from sources import Chat, Document, Pair, Prose, Row, Sentiment, read
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 END, USER, ASSISTANT, SYSTEM = CONTROL = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
 VOCABULARY = 8192
+# The letters that bytes of European texts are shown as: a piece without any of them is (part of) Chinese.
+LATIN = {chr(c) for c in range(0x21, 0x7F)} | {"Ġ", "Ċ", "Ã", "Â", "Å", "â", "Ä", "Î", "Ð", "Ñ"}
 LABELS = ["positive", "neutral", "negative", "yes", "no", "question", "statement"]
 LABELS += ["English", "German", "French", "Spanish", "Chinese"]
 
@@ -59,6 +63,40 @@ def sample(data: Path) -> Iterator[str]:
         yield from [label, f"a {label}"] * 2000
 
 
+def of_gguf(path: Path) -> Tokenizer:
+    """The tokenizer that stands in an exported model."""
+    fields = GGUFReader(str(path)).fields
+    words, merges = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "merges"))
+    return assemble(words, [tuple(merge.split(" ")) for merge in merges])
+
+
+def assemble(words: list[str], merges: list[tuple[str, str]]) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(CONTROL)
+    return tokenizer
+
+
+def extend(old: Tokenizer, fresh: Tokenizer) -> Tokenizer:
+    """
+    The old tokenizer with its rarest pieces given up for the Chinese ones that a fresh one has.
+
+    A model that knows the old pieces keeps nearly all it knows: texts in other languages come out the same,
+    but for words that were a piece of their own only just.
+    """
+    words, merges = (json.loads(old.to_str())["model"][part] for part in ("vocab", "merges"))
+    added = [(a, b) for a, b in json.loads(fresh.to_str())["model"]["merges"] if not set(a + b) & LATIN]
+    alphabet = sorted(words, key=words.__getitem__)[: len(words) - len(merges)]
+    kept: list[tuple[str, str]] = []
+    made = {*alphabet, *(a + b for a, b in added)}
+    for a, b in merges:  # the commonest first
+        if len(kept) < len(merges) - len(added) and set(a + b) & LATIN and {a, b} <= made:
+            kept.append((a, b))
+            made.add(a + b)
+    return assemble([*alphabet, *(a + b for a, b in (*kept, *added))], [*kept, *added])
+
+
 def train(data: Path) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -82,5 +120,8 @@ if __name__ == "__main__":
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--keep", type=Path, help="an exported model whose pieces are kept, Chinese added")
     options = parser.parse_args()
-    train(options.data).save(str(options.out))
+    trained = train(options.data)
+    made = extend(of_gguf(options.keep), trained) if options.keep else trained
+    made.save(str(options.out))

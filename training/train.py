@@ -236,7 +236,7 @@ def follow(
     """Take the steps; now and then say how it goes."""
     said, since, tokens = 0.0, time.process_time(), run.tokens
     for batches in steps:
-        said += run.learn(batches, rate_at(run.step, options.steps, options.cooldown))
+        said += run.learn(batches, options.rate * rate_at(run.step, options.steps, options.cooldown))
         if run.step % options.every == 0:
             spent = time.process_time() - since
             line: dict[str, float] = {
@@ -269,6 +269,9 @@ if __name__ == "__main__":
     parser.add_argument("--shape", choices=SHAPES, default="small")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--cooldown", type=int, default=0)
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="of learning: less where a trained model goes on"
+    )
     parser.add_argument("--round", action="store_true", help="round the weights as Q4_0 does")
     parser.add_argument("--dropout", type=float, default=0.0, help="for many epochs over the same rows")
     parser.add_argument("--seed", type=int, default=0)
