@@ -99,6 +99,7 @@ class Editor:
             output=output,
         )
         self.set_keys(keys)
+        talk.on_loaded = self.session.app.invalidate  # may come from another thread
 
     def set_keys(self, keys: str) -> None:
         """Edit as emacs does, or vi."""
@@ -112,7 +113,6 @@ class Editor:
         """
         wide = self.session.output.get_size().columns >= NARROW
         self.session.bottom_toolbar = self._bottom_line if wide and not self.talk.screen.dumb else None
-        self.session.refresh_interval = 0.5 if self.talk.loading else 0
         return without_marks(self._type(self.session, default=default, pre_run=pre_run))
 
     def _type(self, session: PromptSession[str], **settings: Any) -> str:

@@ -95,6 +95,10 @@ class Timing:
         self.total_seconds += seconds
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 def _no_choice(question: str, options: dict[str, str]) -> str:
     """Nobody is there to choose."""
     return ""
@@ -125,6 +129,7 @@ class Talk:
         self.done = False
         self.choose: Callable[[str, dict[str, str]], str] = _no_choice
         self.set_keys: Callable[[str], None] | None = None
+        self.on_loaded: Callable[[], None] = _nothing
         self._engine: Engine | None = None
         self._info: EngineInfo | None = None
         self._draws = 0
@@ -144,6 +149,7 @@ class Talk:
             info = engine.info
             if engine is self._engine:
                 self._info = info
+                self.on_loaded()
 
     @property
     def engine(self) -> Engine:
@@ -165,11 +171,6 @@ class Talk:
             return run(lambda: engine.info, self.signals, waiting)
         finally:
             self.screen.hide_preview()
-
-    @property
-    def loading(self) -> bool:
-        """The model is not ready yet."""
-        return self._info is None
 
     @property
     def window(self) -> int:

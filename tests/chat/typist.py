@@ -145,7 +145,7 @@ class Typist:
             talk.engine.info  # noqa: B018 (loaded, so that what is shown does not depend on when)
             pipe = stack.enter_context(create_pipe_input())
             editor = MarkedEditor(talk, keys, pipe, DummyOutput())
-            pipe.send_text("".join(map(keystrokes, lines)) + "\x04")
+            pipe.send_text("".join(map(keystrokes, lines)) + "\x03\x04")
             code = repl.run(talk, editor, first)
             shown = out.getvalue()
             marks = [*editor.marks, len(shown)]
