@@ -51,6 +51,7 @@ def endpoint() -> str:
 
 def list_files(repo: str) -> list[HubFile]:
     """Every file of a repository; UsageError (2) where there is none, BackendUnreachable (69) offline."""
+    _say_little()
     from huggingface_hub import HfApi
 
     with _translated(repo):
@@ -93,6 +94,7 @@ def fetch(repo: str, file: HubFile, meter: Meter) -> Path:
 
     `file.sha256` is what its bytes must have: ModelError (4) otherwise, and the file is deleted.
     """
+    _say_little()
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import logging
 
@@ -119,6 +121,11 @@ def fetch(repo: str, file: HubFile, meter: Meter) -> Path:
             hint="it was deleted; try again",
         )
     return path
+
+
+def _say_little() -> None:
+    """Before it is imported: huggingface_hub tells its server which program calls it, unless told not to."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def delete(path: Path) -> int:

@@ -53,6 +53,12 @@ def test_a_model_of_the_hub_is_fetched_checked_and_told(models, hub: HubServer):
     assert models("path", "hf:me/Good-GGUF:Q4_K_M", hub=hub.address).stdout == ran.stdout
 
 
+def test_the_hub_is_asked_for_the_model_and_nothing_else(models, hub: HubServer):
+    models("pull", "hf:me/Good-GGUF:Q4_K_M", hub=hub.address)
+
+    assert {path.split("/")[1:4][-1] for _, path in hub.asked} == {"me", "resolve"}
+
+
 def test_a_quantisation_can_be_named(models, hub: HubServer):
     ran = models("pull", "hf:me/Good-GGUF:Q8_0", hub=hub.address)
 
