@@ -75,7 +75,7 @@ def _own_option(param: Param) -> inspect.Parameter:
         return _parameter(OWN + param.name, typer.Option(None, both, help=_help(param)), bool)
     metavar = "|".join(param.choices) or {"list": "A,B,…", "int": "N", "float": "X"}.get(param.type, "TEXT")
     declared = typer.Option(None, param.option, metavar=metavar, help=_help(param), show_default=False)
-    return _parameter(OWN + param.name, declared, str)
+    return _parameter(OWN + param.name, declared, list[str] if param.type == "list" else str)
 
 
 def _help(param: Param) -> str:
@@ -91,11 +91,16 @@ def _asked(template: Template, given: dict[str, Any], example: str, shadows: boo
         template=template,
         files=tuple(given.pop("files") or ()),
         extract=given.pop("extract", None),
-        values={name.removeprefix(OWN): value for name, value in given.items()},
+        values={name.removeprefix(OWN): _words(value) for name, value in given.items()},
         example=example,
         shadows=shadows,
         **groups,
     )
+
+
+def _words(value: Any) -> Any:
+    """What was given; a list's option may be given several times (`--labels spam,ham --labels unsure`)."""
+    return ",".join(value) if isinstance(value, list) else value
 
 
 def examples(template: Template) -> list[str]:

@@ -304,6 +304,13 @@ def test_a_templates_parameters_are_options(call, model, work, asked):
     assert "English" in asked()[0]["prompt"]
 
 
+@pytest.mark.parametrize("words", [["spam, ham,unsure"], ["spam,ham", "--labels", "unsure"]])
+def test_a_list_is_given_at_once_or_bit_by_bit(call, model, asked, words):
+    call("label", *model, "--labels", *words, "--text", "x")
+
+    assert asked()[0]["labels"] == ["spam", "ham", "unsure"]
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -347,6 +354,21 @@ def test_a_projects_template_that_hides_another_is_told(call, model, work, asked
     assert said.err.count("\n") == 1
     assert "prompts/title.yaml is used" in said.err
     assert asked()[0]["prompt"] == "Mine: a"
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin"),
+    [(["a.txt"], ""), (["--text", "Rain in May"], ""), ([], "Rain in May"), (["--lines"], "Rain in May\n")],
+)
+def test_a_new_template_takes_every_form_of_input(call, model, work, asked, words, stdin):
+    (work / "a.txt").write_text("Rain in May")
+    (work / "prompts").mkdir()
+    (work / "prompts" / "haiku.yaml").write_text("help: Haiku.\nprompt: 'Haiku: {{ text }}'\n")
+
+    said = call("haiku", *model, *words, stdin=stdin)
+
+    assert (said.code, said.out, said.err) == (0, "A title\n", "")
+    assert asked()[0]["prompt"] == "Haiku: Rain in May"
 
 
 # ------------------------------------------------------------ pipes
