@@ -17,7 +17,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from llmcli.chat.store import Store
+from llmcli.chat.store import BUSY_SECONDS, Store
 from llmcli.errors import MissingInput, UsageError
 from llmcli.messages import Usage
 from llmcli.paths import data_dir
@@ -84,8 +84,8 @@ def history_path() -> Path:
 class History:
     """All conversations of one user; `History(None)` lives in memory and leaves nothing behind."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.store = Store(path)
+    def __init__(self, path: Path | None, patience: float = BUSY_SECONDS) -> None:
+        self.store = Store(path, patience)
 
     @property
     def private(self) -> bool:

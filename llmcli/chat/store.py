@@ -8,10 +8,11 @@ and what the tables look like. What is written to them is `history`'s business.
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,13 +91,14 @@ class Store:
     PermissionRefused, UnreadableInput (not a database), BadConfig (a newer schema).
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, patience: float = BUSY_SECONDS) -> None:
         self.path = path
+        self.patience = patience
         with self.in_words():
             if path is not None:
                 _create_private(path)
             self.db = sqlite3.connect(
-                ":memory:" if path is None else path, timeout=BUSY_SECONDS, isolation_level=None
+                ":memory:" if path is None else path, timeout=patience, isolation_level=None
             )
             try:
                 self._prepare()
@@ -106,12 +108,11 @@ class Store:
 
     def _prepare(self) -> None:
         self.db.row_factory = sqlite3.Row
-        self.db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-        _patiently(lambda: self.db.execute("PRAGMA journal_mode = WAL"))
+        _patiently(lambda: self.db.execute("PRAGMA journal_mode = WAL"), self.patience)
         self.db.execute("PRAGMA synchronous = FULL")
         self.db.execute("PRAGMA foreign_keys = ON")
         self.db.execute("PRAGMA secure_delete = ON")
-        _patiently(self._migrate)
+        self._migrate()
 
     def _migrate(self) -> None:
         if self._version() == len(MIGRATIONS):
@@ -142,13 +143,26 @@ class Store:
         timeout or not (451 of 600 in our measurement).
         """
         with self.in_words():
-            self.db.execute("BEGIN IMMEDIATE")
+            self._begin()
             try:
                 yield self.db
             except BaseException:
                 self.db.execute("ROLLBACK")
                 raise
             self.db.execute("COMMIT")
+
+    def _begin(self) -> None:
+        """
+        Take the write lock, asking often.
+
+        SQLite's own waiting asks ten times a second at last: among eight busy writers one of them
+        was shut out for 10 s now and then.
+        """
+        self.db.execute("PRAGMA busy_timeout = 0")
+        try:
+            _patiently(lambda: self.db.execute("BEGIN IMMEDIATE"), self.patience)
+        finally:
+            self.db.execute(f"PRAGMA busy_timeout = {int(self.patience * 1000)}")
 
     @contextmanager
     def in_words(self) -> Iterator[None]:
@@ -189,23 +203,22 @@ def _create_private(path: Path) -> None:
         raise from_os_error(error, f"open the history {path}") from error
 
 
-def _patiently(attempt: object) -> None:
+def _patiently(attempt: Callable[[], object], patience: float) -> None:
     """
-    Try again while the file is locked, for up to the busy time.
+    Try again while the file is locked, for so many seconds.
 
     Turning WAL on, and the first process in after a crash, need the whole file for
     a moment, and SQLite does not always wait for that by itself.
     """
-    end = time.monotonic() + BUSY_SECONDS
+    end = time.monotonic() + patience
     while True:
         try:
-            attempt()  # type: ignore[operator]
+            attempt()
             return
-        except (sqlite3.OperationalError, Stopped) as error:
-            locked = isinstance(error, Stopped) or "locked" in str(error)
-            if not locked or time.monotonic() > end:
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
                 raise
-            time.sleep(0.02)
+            time.sleep(random.uniform(0.001, 0.008))
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -221,9 +234,7 @@ def _statements(script: str) -> Iterator[str]:
 def _in_words(error: sqlite3.Error, path: Path | None) -> LlmError:
     text, where = str(error), f"the history {path}"
     if "locked" in text or "busy" in text:
-        return Stopped(
-            f"{where} has been locked by another process for {BUSY_SECONDS:.0f} s", hint="try again"
-        )
+        return Stopped(f"{where} has been locked by another process for too long", hint="try again")
     if "full" in text:
         return InputOutputError(f"cannot write {where}: the disk is full", hint="or chat with --private")
     if "readonly" in text or "unable to open" in text:

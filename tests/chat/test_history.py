@@ -242,10 +242,12 @@ def test_a_writer_waits_for_another_and_then_says_who_it_waited_for(history, pat
     said(history, "after a while")
 
     assert time.monotonic() - began >= 0.25
-    history.store.db.execute("PRAGMA busy_timeout = 50")
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(Stopped, match="locked by another process"):
-        said(history, "never")
+    with (
+        closing(History(path, patience=0.05)) as hasty,
+        pytest.raises(Stopped, match="locked by another process"),
+    ):
+        said(hasty, "never")
     other.close()
 
 
