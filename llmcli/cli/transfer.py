@@ -61,8 +61,6 @@ def line(what: str, done: int, total: int, rate: float) -> str:
     if rate > 0 and done < total:
         seconds = int((total - done) / rate)
         left = f", {seconds // 60}:{seconds % 60:02} left"
+    size = f"{total / 1e9:.2f} GB" if total >= 1e9 else f"{total / 1e6:.1f} MB"
     bar = "█" * full + " " * (BAR - full)
-    return (
-        f"{what} ▕{bar}▏ {share:.0%}".replace("%", " %")
-        + f" of {total / 1e9:.2f} GB, {rate / 1e6:.1f} MB/s{left}"
-    )
+    return f"{what} ▕{bar}▏ {share:.0%}".replace("%", " %") + f" of {size}, {rate / 1e6:.1f} MB/s{left}"

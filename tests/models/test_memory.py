@@ -38,7 +38,7 @@ SHAPES = {
     "Llama 3.2 1B": ("llama", 128_256, {"layers": 16, "width": 2048, "heads": 32, "kv_heads": 8,
                                        "feed_forward": 8192, "context": 131_072}),
     "Gemma 3 1B": ("gemma3", 262_144, {"layers": 26, "width": 1152, "heads": 4, "kv_heads": 1,
-                                      "head_size": 256, "feed_forward": 6912, "context": 32_768, "window": 512}),
+                                      "head_size": 256, "feed_forward": 6912, "context": 32_768}),
 }  # fmt: skip
 
 
