@@ -25,7 +25,7 @@ def test_the_lines_that_install_for_a_gpu_are_the_doctors(page: Path):
 
 def test_the_list_of_ones_own_that_is_shown_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     [example] = re.findall(r"```yaml\n(.*?)```", PAGES[0].read_text(), re.S)
-    (tmp_path / "models.yaml").write_text(example.replace("0123…", "0" * 64))
+    (tmp_path / "models.yaml").write_text(example.replace("0123…", "a" + "0" * 63))
     monkeypatch.setenv("LLMCLI_CONFIG_DIR", str(tmp_path))
 
     ours = entries()["ours"]
