@@ -44,6 +44,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     parallel: int | None = None
     kv_type: str | None = None
     log: bool = True
+    log_commands: bool = False
     editing_mode: Literal["emacs", "vi"] = "emacs"
     theme: Literal["auto", "dark", "light", "none"] = "auto"
     offline: bool = False
@@ -57,6 +58,7 @@ HELP: dict[str, str] = {
     "parallel": "texts that are worked on together",
     "kv_type": "number format of the KV cache, for example q8_0",
     "log": "keep the history of chats",
+    "log_commands": "keep in the history what text commands are asked and answer, as --log does",
     "editing_mode": "keys of the chat's prompt: emacs or vi",
     "theme": "colours: auto, dark, light or none",
     "offline": "never use the network",

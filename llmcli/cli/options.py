@@ -187,6 +187,9 @@ class OutputOptions:
     show_thinking: Annotated[
         bool, _output("--show-thinking", help="Let the model think, and show it on standard error.")
     ] = False
+    log: Annotated[bool, _output("--log", help="Keep text and answer in `llm history` (not of rows).")] = (
+        False
+    )
     dry_run: Annotated[bool, _output("--dry-run", help="Show the prompt and its tokens, ask nothing.")] = (
         False
     )

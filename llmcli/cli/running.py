@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llmcli import config
 from llmcli.cli import inputs, opening, results
 from llmcli.cli.environment import Environment
 from llmcli.cli.inputs import Inputs, Item
+from llmcli.cli.keeping import Keep, keeping
 from llmcli.cli.opening import Chosen
 from llmcli.cli.options import InputOptions, ModelOptions, OutputOptions, RowOptions, SamplingOptions
 from llmcli.cli.results import Answer
@@ -137,16 +139,20 @@ def _run_texts(task: Task, engine: Engine, env: Environment) -> None:
         headings=not env.quiet,
         bars=env.stdout_is_terminal and not env.quiet and not output.output,
     )
-    with results.destination(output.output, env) as write:
+    wanted = output.log or config.load(env.environ).log_commands
+    with (
+        results.destination(output.output, env) as write,
+        keeping(wanted, task.template.name, task.model.reference) as keep,
+    ):
         if _streams(task, form, env):
-            _stream(task, engine, tally, env)
+            _stream(task, engine, tally, keep, env)
         else:
-            for words in results.FORMS[form](shape, _answers(task, engine, tally, env)):
+            for words in results.FORMS[form](shape, _answers(task, engine, tally, keep, env)):
                 write(words)
     tally.finish()
 
 
-def _answers(task: Task, engine: Engine, tally: Tally, env: Environment) -> Iterator[Answer]:
+def _answers(task: Task, engine: Engine, tally: Tally, keep: Keep, env: Environment) -> Iterator[Answer]:
     """Every text's answer, in the order of the texts, each as soon as it and those before it are there."""
     from llmcli.rows.window import in_order
     from llmcli.tasks import run_tasks
@@ -166,6 +172,7 @@ def _answers(task: Task, engine: Engine, tally: Tally, env: Environment) -> Iter
                 yield Answer(item, None, outcome)
             else:
                 tally.answered(item, outcome)
+                keep(item.text, outcome.text)
                 yield Answer(item, outcome)
 
 
@@ -176,7 +183,7 @@ def _streams(task: Task, form: str, env: Environment) -> bool:
     return plain and not output.output and (output.stream or env.stdout_is_terminal)
 
 
-def _stream(task: Task, engine: Engine, tally: Tally, env: Environment) -> None:
+def _stream(task: Task, engine: Engine, tally: Tally, keep: Keep, env: Environment) -> None:
     """Print the only text's answer as it is written."""
     from llmcli.tasks import stream_task
 
@@ -200,6 +207,7 @@ def _stream(task: Task, engine: Engine, tally: Tally, env: Environment) -> None:
                 env.write(piece, flush=True)
             else:
                 tally.answered(item, piece)
+                keep(item.text, piece.text)
     except LlmError as error:
         tally.failed(item, error)
     finally:

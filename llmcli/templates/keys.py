@@ -29,7 +29,7 @@ GLOBAL_OPTIONS = frozenset(
         *("temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "thinking", "show_thinking"),
         *("text", "lines", "field", "encoding", "truncate", "limit", "extract", "no_extract"),
         *("output", "format", "json", "as", "probabilities", "stream", "quiet", "verbose"),
-        *("dry_run", "debug", "color", "no_color", "help", "version", "private"),
+        *("log", "dry_run", "debug", "color", "no_color", "help", "version", "private"),
         *("journal", "keep_journal", "max_errors", "retry_errors", "on", "copies", "cpus", "gpus"),
         *("sidecar", "input_format", "delimiter", "quote", "header", "no_header", "error_as"),
     }

@@ -150,3 +150,20 @@ def test_a_title_with_escape_sequences_is_harmless_in_a_pipe_and_kept_in_json(on
 
     assert "\x1b" not in call("history", "list").stdout
     assert json.loads(call("history", "list", "--json").stdout)["first"] == "\x1b[2Jred line"
+
+
+def test_a_text_command_is_kept_only_when_that_is_asked_for(call, script, monkeypatch):
+    model = script(default="A title")
+    call("title", "-m", model, "--text", "one")
+    assert call("history", "list").stdout.count("\n") == 1
+    call("title", "-m", model, "--text", "two", "--log", "--stream")
+    monkeypatch.setenv("LLMCLI_LOG_COMMANDS", "on")
+    call("title", "-m", model, "--text", "three")
+
+    kept = [json.loads(line) for line in call("history", "list", "--json").stdout.splitlines()]
+    assert [(one["kind"], one["first"], one["messages"]) for one in kept] == [
+        ("title", "three", 2),
+        ("title", "two", 2),
+    ]
+    assert call("history", "show", "1").stdout.endswith("## Model\n\nA title\n")
+    assert "no conversation" in call("chat", "--once", "-m", model, "-c", "x").stderr
