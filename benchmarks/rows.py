@@ -4,6 +4,7 @@ What rows, journal and output cost beside the model: seconds a row, and memory.
     python benchmarks/rows.py                      # 100,000 and 1,000,000 rows, scripted engine
     python benchmarks/rows.py --rows 20000         # one size
     python benchmarks/rows.py --format jsonl
+    python benchmarks/rows.py --model starter --input reviews.csv --field body    # the command, end to end
 
 Each size runs in a process of its own (`llmcli.rows.runner.run_rows`, as the command does). The overhead is
 the whole run's time less that of the same texts through `run_tasks` alone, which is what the engine and
@@ -94,16 +95,40 @@ def measure(rows: int, format: str) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
+def end_to_end(model: str, source: Path, options: list[str]) -> dict[str, object]:
+    """`llm sentiment FILE -m MODEL -o …` as a user runs it; peak memory is that of its largest process."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
+        output = Path(name) / "out.csv"
+        llm = [sys.executable, "-m", "llmcli", "sentiment", source, "-m", model, "-o", output, "-v", *options]
+        begun = time.perf_counter()
+        done = subprocess.run(llm, stderr=subprocess.PIPE, text=True)
+        seconds = time.perf_counter() - begun
+        rows = sum(1 for _ in output.open("rb")) - 1 if output.exists() else 0
+    return {
+        "exit_code": done.returncode,
+        "rows": rows,
+        "seconds": round(seconds, 1),
+        "rows_per_second": round(rows / seconds, 1),
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024, 1),
+        "said": done.stderr.splitlines(),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, action="append")
     parser.add_argument("--format", choices=["csv", "jsonl"], default="csv")
     parser.add_argument("--once", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    parser.add_argument("--model", help="a real one, for --input")
+    parser.add_argument("--input", type=Path, help="a table of real texts; other options go to the command")
+    given, options = parser.parse_known_args()
     if given.once:
         print(json.dumps(run_once(given.once, given.format)))
         return
     print("load:", *(f"{load:.2f}" for load in os.getloadavg()))
+    if given.input:
+        print(json.dumps(end_to_end(given.model or "starter", given.input, options), indent=2))
+        return
     for rows in given.rows or (100_000, 1_000_000):
         print(json.dumps(measure(rows, given.format)), flush=True)
 
