@@ -34,9 +34,10 @@ def ask(talk: Talk, text: str) -> State | None:
     is None. Raises InputTooLong where nobody can be asked.
     """
     message = worded(talk, text)
+    talk.next_text = "" if talk.alone else text  # it waits there, should anything come in between
     if not make_room(talk, message):
-        talk.next_text = text
         return None
+    talk.next_text = ""
     talk.attachments.clear()
     talk.conversation.say(message)
     return talk.answer_first()

@@ -29,16 +29,15 @@ def run(talk: Talk, editor: Editor, first: str = "") -> int:
             _handle(talk, first)
         while not talk.done and not talk.signals.leaving:
             _turn(talk, editor)
+        if not talk.signals.leaving:
+            _say_goodbye(talk)
     except Leaving as leaving:
         return leaving.code
     except OSError as error:
         if error.errno != errno.EIO:  # the terminal is gone: there is nobody to tell
             raise
         return talk.signals.leaving or 129
-    if talk.signals.leaving:
-        return talk.signals.leaving
-    _say_goodbye(talk)
-    return 0
+    return talk.signals.leaving
 
 
 def _turn(talk: Talk, editor: Editor) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from llmcli.chat.conversation import Conversation
     from llmcli.chat.editor import Editor
-    from llmcli.chat.history import History
+    from llmcli.chat.history import History, Record
     from llmcli.chat.screen import Screen
     from llmcli.chat.talk import Doors, Talk
     from llmcli.engines.base import Engine
@@ -166,12 +166,13 @@ def _talk(
     from llmcli.chat.talk import Talk
 
     settings = config.load(env.environ)
-    reference = model.model or settings.model
     template = _template(env)
     with ExitStack() as stack:
-        doors = _doors(asked, model, env)
         history = stack.enter_context(closing(_history(asked, settings.log)))
-        conversation = _conversation(asked, history, reference, template)
+        record = _record(asked, history)
+        reference = model.model or (record.model if record else "") or settings.model
+        doors = _doors(asked, model, env)
+        conversation = _conversation(asked, history, record, reference, template)
         screen = _screen(asked, env, settings.theme != "none")
         signals = stack.enter_context(Signals(terminal, screen.dumb))
         talk = Talk(
@@ -236,23 +237,32 @@ def _history(asked: Asked, log: bool) -> History:
     return History(history_path() if wanted and not asked.private else None)
 
 
-def _conversation(asked: Asked, history: History, reference: str, template: Template) -> Conversation:
-    """The one to go on with, or a new one."""
-    from llmcli.chat.conversation import Conversation
+def _record(asked: Asked, history: History) -> Record | None:
+    """The conversation to go on with, None for a new one."""
     from llmcli.errors import MissingInput
 
-    found = None
     if asked.resume:
-        found = history.find("last")
-    elif asked.session:
-        try:
-            found = history.find(asked.session)
-        except MissingInput:
-            history.check_name(asked.session)
-    if found is None:
+        return history.find("last")
+    if not asked.session:
+        return None
+    try:
+        return history.find(asked.session)
+    except MissingInput:
+        history.check_name(asked.session)
+        return None
+
+
+def _conversation(
+    asked: Asked, history: History, record: Record | None, reference: str, template: Template
+) -> Conversation:
+    from llmcli.chat.conversation import Conversation
+
+    if record is None:
         system = template.system if asked.system is None else asked.system
         return Conversation(history, reference, system, asked.session)
-    conversation = Conversation.load(history, found, reference)
+    conversation = Conversation.load(history, record, reference)
+    if reference != record.model:
+        conversation.set_model(reference)
     if asked.system is not None:
         conversation.set_system(asked.system)
     return conversation
@@ -331,6 +341,8 @@ def _converse(asked: Asked, talk: Talk, env: Environment, terminal: int) -> int:
             talk.engine.info  # noqa: B018 (waits for the model, whose tokens are to be counted)
             talk.measure()
             shelf.welcome_back(talk)
+        elif not env.quiet:
+            talk.screen.whisper("/help lists the commands, Ctrl-D leaves")
         if talk.attachments and not asked.message:
             actions.read(talk, "")
         return repl.run(talk, editor, asked.message)

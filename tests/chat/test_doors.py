@@ -167,3 +167,12 @@ def test_a_text_command_is_kept_only_when_that_is_asked_for(call, script, monkey
     ]
     assert call("history", "show", "1").stdout.endswith("## Model\n\nA title\n")
     assert "no conversation" in call("chat", "--once", "-m", model, "-c", "x").stderr
+
+
+def test_a_conversation_goes_on_with_the_model_it_had_unless_another_is_named(call, script):
+    one, other = script("one.json", default="I am one"), script("other.json", default="I am the other")
+    call("chat", "--once", "-m", one, "hello")
+
+    assert call("chat", "--once", "-c", "who?").stdout == "I am one\n"
+    assert call("chat", "--once", "-c", "-m", other, "who?").stdout == "I am the other\n"
+    assert call("chat", "--once", "-c", "who?").stdout == "I am the other\n"
