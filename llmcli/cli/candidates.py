@@ -23,20 +23,23 @@ Pairs = list[tuple[str, str]]
 
 def main() -> None:
     """`SHELL WORDS…`: the command line up to the cursor, the last word unfinished (bash: one text)."""
-    shell, words = sys.argv[1], sys.argv[2:]
-    if shell == "bash":
-        words = split(words[0])
     try:
-        found = candidates(words, load_table())
+        found = answer(sys.argv[1], sys.argv[2:])
     except Exception:  # whatever is wrong, a completion is no place to say it
         return
-    unfinished = words[-1] if words else ""
-    if shell == "bash":
-        # bash takes : and = for the ends of words and replaces only what follows them
-        cut = max(unfinished.rfind(":"), unfinished.rfind("=")) + 1
-        found = [(value if value == FILES else value[cut:], help) for value, help in found]
     lines = [f"{value}\t{help}" if help and value != FILES else value for value, help in found]
     sys.stdout.write("".join(line + "\n" for line in lines))
+
+
+def answer(shell: str, words: list[str]) -> Pairs:
+    """The candidates as a shell wants them."""
+    if shell != "bash":
+        return candidates(words, load_table())
+    words = split(words[0])
+    # bash takes : and = for the ends of words and replaces only what follows them
+    cut = max(words[-1].rfind(":"), words[-1].rfind("=")) + 1
+    found = candidates(words, load_table())
+    return [(value if value == FILES else value[cut:], help) for value, help in found]
 
 
 def split(line: str) -> list[str]:

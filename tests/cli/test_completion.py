@@ -8,14 +8,16 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pexpect
 import pyte
 import pytest
-from conftest import LLM
+from ggufs import tiny
 from platformdirs import PlatformDirs
 
+from llmcli.chat.history import History, history_path
 from llmcli.cli import candidates
 from llmcli.cli.completion import PROGRAM, script, set_up
 
@@ -34,21 +36,13 @@ HEAVY = (
 
 
 @pytest.fixture
-def offered(llm_env: dict[str, str], work: Path):
+def offered(home: Path, work: Path, monkeypatch: pytest.MonkeyPatch):
     """What is offered after `line`, as bash asks for it."""
-
-    def ask(line: str) -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, "bash", line],
-            env=llm_env,
-            cwd=work,
-            capture_output=True,
-            text=True,
-        )
-        assert done.stderr == ""
-        return [one.split("\t")[0] for one in done.stdout.splitlines()]
-
-    return ask
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "OLLAMA_MODELS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(work)
+    return lambda line: [value for value, _ in candidates.answer("bash", [line])]
 
 
 def test_commands_and_templates_are_offered(offered, work: Path):
@@ -81,11 +75,8 @@ def test_values_of_options_are_offered(offered):
     assert offered("llm sentiment --format j") == ["json", "jsonl"]
 
 
-def test_models_are_offered(offered, llm_env, tmp_path: Path):
-    from ggufs import tiny
-
-    tiny().write(tmp_path / "m.gguf")
-    subprocess.run([LLM, "models", "add", tmp_path / "m.gguf", "--name", "mine"], env=llm_env, check=True)
+def test_models_are_offered(offered, call, tmp_path: Path):
+    call("models", "add", str(tiny().write(tmp_path / "m.gguf")), "--name", "mine")
 
     assert offered("llm sentiment -m ") == ["starter", "mine", candidates.FILES]
     assert offered("llm models show st") == ["starter", candidates.FILES]
@@ -101,14 +92,10 @@ def test_what_follows_a_colon_is_offered_without_it(offered, home: Path):
     assert offered("llm title -m hf:me/M") == ["me/M-GGUF:M-Q4_0.gguf", candidates.FILES]
 
 
-def test_conversations_are_offered(offered, llm_env, script, home: Path):
-    subprocess.run(
-        [LLM, "chat", "--once", "hello", "--session", "holiday", "-m", script(default="Hi.")],
-        env=llm_env,
-        check=False,
-    )
-    if not (home / "data/history.db").exists():
-        pytest.skip("this chat keeps no history")
+def test_conversations_are_offered(offered, home: Path):
+    with closing(History(history_path())) as history:
+        history.start("starter", name="holiday")
+
     assert "holiday" in offered("llm chat --session ")
     assert "last" in offered("llm history show ")
 

@@ -14,13 +14,16 @@ from llmcli.doctor.probe import Engine
 
 
 @pytest.fixture
-def doctor(llm):
+def doctor(call, work: Path, monkeypatch: pytest.MonkeyPatch):
     """What `llm doctor --json` finds, by area and name; without the speed reading."""
+    monkeypatch.chdir(work)
 
-    def ask(code: int = 0, **settings) -> dict[str, dict]:
-        ran = llm("doctor", "--json", "--no-speed", **settings)
-        assert ran.code == code, ran.stderr
-        return {f"{one['area']}: {one['name']}": one for one in json.loads(ran.stdout)["findings"]}
+    def ask(code: int = 0, **variables: str) -> dict[str, dict]:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        said = call("doctor", "--json", "--no-speed")
+        assert said.code == code, said.err
+        return {f"{one['area']}: {one['name']}": one for one in json.loads(said.out)["findings"]}
 
     return ask
 
@@ -34,24 +37,24 @@ def test_a_sound_installation_has_no_problem(doctor):
     assert "a whole GGUF" in found["model: default"]["value"]
 
 
-def test_it_reads_like_a_list(llm):
-    ran = llm("doctor", "--no-speed")
+def test_it_reads_like_a_list(call):
+    ran = call("doctor", "--no-speed")
 
     assert ran.code == 0
     for said in ("installed\n", "llama.cpp\n", "CPU features: ", "folders\n", "model\n"):
-        assert said in ran.stdout
+        assert said in ran.out
 
 
-def test_the_speed_is_read_from_the_model(llm):
-    ran = llm("doctor", "--json")
-    [speed] = [one for one in json.loads(ran.stdout)["findings"] if one["name"] == "speed"]
+def test_the_speed_is_read_from_the_model(call):
+    ran = call("doctor", "--json")
+    [speed] = [one for one in json.loads(ran.out)["findings"] if one["name"] == "speed"]
 
     assert speed["data"]["read"] > 0
     assert speed["data"]["write"] > 0
 
 
 def test_a_missing_model_is_a_problem_with_its_exit_code(doctor):
-    found = doctor(4, env={"LLMCLI_MODEL": "qwen3-0.6b"})
+    found = doctor(4, LLMCLI_MODEL="qwen3-0.6b")
 
     assert found["model: default"]["level"] == "problem"
     assert found["model: default"]["remedy"] == "llm models pull qwen3-0.6b"
@@ -60,13 +63,13 @@ def test_a_missing_model_is_a_problem_with_its_exit_code(doctor):
 def test_a_broken_model_is_a_problem(doctor, work: Path):
     tiny().write(work / "m.gguf").write_bytes(b"GGUF")
 
-    assert doctor(4, env={"LLMCLI_MODEL": "./m.gguf"})["model: default"]["level"] == "problem"
+    assert doctor(4, LLMCLI_MODEL="./m.gguf")["model: default"]["level"] == "problem"
 
 
 def test_a_model_without_a_chat_template_is_a_problem(doctor, work: Path):
     tiny(template=None).write(work / "m.gguf")
 
-    assert doctor(4, env={"LLMCLI_MODEL": "./m.gguf"})["model: chat template"]["level"] == "problem"
+    assert doctor(4, LLMCLI_MODEL="./m.gguf")["model: chat template"]["level"] == "problem"
 
 
 def test_broken_settings_are_a_problem(doctor, home: Path):
@@ -79,7 +82,7 @@ def test_broken_settings_are_a_problem(doctor, home: Path):
 
 
 def test_a_misspelt_variable_is_noted(doctor):
-    found = doctor(env={"LLMCLI_THREAD": "2"})
+    found = doctor(LLMCLI_THREAD="2")
 
     assert found["settings: LLMCLI_THREAD"]["remedy"] == "did you mean LLMCLI_THREADS?"
 
@@ -96,7 +99,7 @@ def test_a_foreign_llm_on_path_is_noted(doctor, home: Path):
     foreign = home / "bin/llm"
     foreign.write_text("#!/bin/sh\necho another\n")
     foreign.chmod(0o755)
-    found = doctor(env={"PATH": f"{home / 'bin'}:{os.environ['PATH']}"})
+    found = doctor(PATH=f"{home / 'bin'}:{os.environ['PATH']}")
 
     assert found["installed: llm on PATH"]["level"] == "note"
     assert "is another program" in found["installed: llm on PATH"]["value"]
@@ -108,7 +111,7 @@ def test_a_gpu_that_is_not_used_gets_the_line_that_installs_for_it(doctor, home:
     tool = home / "bin/nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'NVIDIA Test 9000, 24576 MiB'\n")
     tool.chmod(0o755)
-    graphics = doctor(env={"PATH": f"{home / 'bin'}:{os.environ['PATH']}"})["machine: graphics"]
+    graphics = doctor(PATH=f"{home / 'bin'}:{os.environ['PATH']}")["machine: graphics"]
 
     if graphics["level"] == "ok":
         pytest.skip("this llama.cpp uses a GPU")
@@ -117,10 +120,7 @@ def test_a_gpu_that_is_not_used_gets_the_line_that_installs_for_it(doctor, home:
 
 
 def test_a_server_is_not_asked(doctor):
-    assert (
-        "not a file"
-        in doctor(env={"LLMCLI_MODEL": "server:http://127.0.0.1:1/v1#x"})["model: default"]["value"]
-    )
+    assert "not a file" in doctor(LLMCLI_MODEL="server:http://127.0.0.1:1/v1#x")["model: default"]["value"]
 
 
 def test_each_back_end_has_its_line():

@@ -15,9 +15,19 @@ from llmcli.models.recommend import recommend
 GB = 1_000_000_000
 
 
+@pytest.fixture
+def llm(call, home: Path, work: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run `llm` in this process, in `work`, as somebody whose home is `home`."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "OLLAMA_MODELS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(work)
+    return lambda *args: call(*map(str, args))
+
+
 def test_the_list_shows_what_is_here_and_what_is_known(llm):
     ran = llm("models", "list")
-    rows = {line.split("\t")[0]: line.split("\t") for line in ran.stdout.splitlines()}
+    rows = {line.split("\t")[0]: line.split("\t") for line in ran.out.splitlines()}
 
     assert ran.code == 0
     assert rows["NAME"] == ["NAME", "SIZE", "QUANT", "MEMORY", "CONTEXT", "LICENCE", "HERE"]
@@ -27,14 +37,14 @@ def test_the_list_shows_what_is_here_and_what_is_known(llm):
 
 
 def test_the_list_can_be_only_what_is_here(llm):
-    assert [line.split("\t")[0] for line in llm("models", "list", "--here").stdout.splitlines()] == [
+    assert [line.split("\t")[0] for line in llm("models", "list", "--here").out.splitlines()] == [
         "NAME",
         "starter *",
     ]
 
 
 def test_the_list_as_json(llm):
-    records = [json.loads(line) for line in llm("models", "list", "--json").stdout.splitlines()]
+    records = [json.loads(line) for line in llm("models", "list", "--json").out.splitlines()]
 
     assert records[0]["name"] == "starter"
     assert records[0]["default"] is True
@@ -58,15 +68,15 @@ def test_a_broken_file_is_a_line_of_the_list(llm, tmp_path: Path):
     ran = llm("models", "list", "--here")
 
     assert ran.code == 0
-    assert "broken: m.gguf is not a valid GGUF" in ran.stdout
+    assert "broken: m.gguf is not a valid GGUF" in ran.out
 
 
 def test_a_file_of_ones_own_gets_a_name(llm, tmp_path: Path):
     path = tiny().write(tmp_path / "My Model.gguf")
-    assert llm("models", "add", path, "--name", "mine").stdout == "mine\n"
+    assert llm("models", "add", path, "--name", "mine").out == "mine\n"
 
-    assert llm("models", "path", "mine").stdout == f"{path}\n"
-    assert "mine" in llm("models", "list", "--here").stdout
+    assert llm("models", "path", "mine").out == f"{path}\n"
+    assert "mine" in llm("models", "list", "--here").out
     assert llm("models", "verify", "mine").code == 0
 
 
@@ -86,7 +96,7 @@ def test_what_cannot_be_added_says_why(args, said: str, llm, work: Path):
     ran = llm("models", "add", *args)
 
     assert ran.code in (2, 4, 66)
-    assert said in ran.stderr
+    assert said in ran.err
 
 
 def test_a_name_is_not_given_twice(llm, work: Path):
@@ -94,7 +104,7 @@ def test_a_name_is_not_given_twice(llm, work: Path):
     tiny().write(work / "b.gguf")
     llm("models", "add", "a.gguf", "--name", "mine")
 
-    assert "mine is the name of" in llm("models", "add", "b.gguf", "--name", "mine").stderr
+    assert "mine is the name of" in llm("models", "add", "b.gguf", "--name", "mine").err
     assert llm("models", "add", "a.gguf", "--name", "mine").code == 0
 
 
@@ -103,7 +113,7 @@ def test_removing_a_name_leaves_the_file(llm, tmp_path: Path):
     llm("models", "add", path)
     ran = llm("models", "rm", "m")
 
-    assert "stays" in ran.stderr
+    assert "stays" in ran.err
     assert path.exists()
     assert llm("models", "path", "m").code == 2
 
@@ -112,7 +122,7 @@ def test_removing_a_name_leaves_the_file(llm, tmp_path: Path):
 def test_what_cannot_be_removed_says_why(name: str, code: int, llm):
     ran = llm("models", "rm", name)
 
-    assert (ran.code, ran.stderr.count("\n")) == (code, 1)
+    assert (ran.code, ran.err.count("\n")) == (code, 1)
 
 
 def test_a_file_given_by_its_path_is_never_deleted(llm, work: Path):
@@ -127,28 +137,28 @@ def test_a_model_becomes_the_default(llm, work: Path):
     llm("models", "add", "m.gguf", "--name", "mine")
     assert llm("models", "use", "mine").code == 0
 
-    assert llm("config", "show", "model").stdout == "mine\n"
-    assert "mine *" in llm("models", "list").stdout
-    assert llm("models", "path").stdout == f"{work / 'm.gguf'}\n"
+    assert llm("config", "show", "model").out == "mine\n"
+    assert "mine *" in llm("models", "list").out
+    assert llm("models", "path").out == f"{work / 'm.gguf'}\n"
 
 
 def test_a_path_becomes_the_default_from_every_folder(llm, work: Path):
     path = tiny().write(work / "m.gguf")
     llm("models", "use", "./m.gguf")
 
-    assert llm("config", "show", "model").stdout == f"{path.resolve()}\n"
+    assert llm("config", "show", "model").out == f"{path.resolve()}\n"
 
 
 @pytest.mark.parametrize(("name", "code"), [("qwen3-0.6b", 4), ("starer", 2), ("./no.gguf", 66)])
 def test_what_is_not_here_does_not_become_the_default(name: str, code: int, llm):
     assert llm("models", "use", name).code == code
-    assert llm("config", "show", "model").stdout == "starter\n"
+    assert llm("config", "show", "model").out == "starter\n"
 
 
 def test_a_server_can_be_the_default(llm):
     llm("models", "use", "server:http://127.0.0.1:8080/v1#x")
 
-    assert llm("config", "show", "model").stdout == "server:http://127.0.0.1:8080/v1#x\n"
+    assert llm("config", "show", "model").out == "server:http://127.0.0.1:8080/v1#x\n"
 
 
 def test_the_built_in_model_is_shown(llm):
@@ -162,23 +172,23 @@ def test_the_built_in_model_is_shown(llm):
         "chat template",
         "general.architecture = llama",
     ):
-        assert said in ran.stdout
-    record = json.loads(llm("models", "show", "starter", "--json").stdout)
-    path = Path(llm("models", "path", "starter").stdout.strip())
+        assert said in ran.out
+    record = json.loads(llm("models", "show", "starter", "--json").out)
+    path = Path(llm("models", "path", "starter").out.strip())
     assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_model_that_is_not_here_is_shown_as_known(llm):
     ran = llm("models", "show", "qwen3-0.6b")
 
-    assert "no: llm models pull qwen3-0.6b" in ran.stdout
-    assert json.loads(llm("models", "show", "qwen3-0.6b", "--json").stdout)["here"] is False
+    assert "no: llm models pull qwen3-0.6b" in ran.out
+    assert json.loads(llm("models", "show", "qwen3-0.6b", "--json").out)["here"] is False
 
 
 def test_the_chat_template_is_printed_as_it_is(llm, work: Path):
     tiny(template="{# a #}\n{{ 'x' }}").write(work / "m.gguf")
 
-    assert llm("models", "show", "./m.gguf", "--template").stdout == "{# a #}\n{{ 'x' }}\n"
+    assert llm("models", "show", "./m.gguf", "--template").out == "{# a #}\n{{ 'x' }}\n"
 
 
 def test_control_characters_of_a_strangers_file_are_escaped(llm, work: Path):
@@ -188,12 +198,12 @@ def test_control_characters_of_a_strangers_file_are_escaped(llm, work: Path):
     ran = llm("models", "show", "./m.gguf")
 
     assert ran.code == 0
-    assert not set(ran.stdout) & set("\x1b\x07\r\u202e")
+    assert not set(ran.out) & set("\x1b\x07\r\u202e")
 
 
 def test_verify_reads_every_byte_again(llm, work: Path, home: Path):
     ran = llm("models", "verify")
-    assert ran.stdout.startswith("starter: a whole GGUF")
+    assert ran.out.startswith("starter: a whole GGUF")
 
     path = tiny().write(work / "m.gguf")
     registry = home / "data/models/installed.json"
@@ -201,11 +211,11 @@ def test_verify_reads_every_byte_again(llm, work: Path, home: Path):
     registry.write_text(json.dumps({"mine": {"path": str(path), "sha256": "0" * 64}}))
     ran = llm("models", "verify", "mine")
     assert ran.code == 4
-    assert "mine: wrong: SHA-256" in ran.stdout
+    assert "mine: wrong: SHA-256" in ran.out
 
 
 def test_recommendations_fit_and_have_a_reason(llm):
-    records = [json.loads(line) for line in llm("models", "recommend", "--json").stdout.splitlines()]
+    records = [json.loads(line) for line in llm("models", "recommend", "--json").out.splitlines()]
 
     assert [record["use"] for record in records] == ["chat", "labels", "translation"]
     assert all(record["reason"] for record in records)
@@ -225,20 +235,20 @@ def test_a_scan_of_nothing_says_so(llm):
     ran = llm("models", "scan")
 
     assert ran.code == 0
-    assert "no models of Ollama" in ran.stderr
+    assert "no models of Ollama" in ran.err
 
 
 def test_a_scanned_model_can_be_used_at_once(llm, home: Path):
     folder = home / ".lmstudio/models/me/tiny"
     folder.mkdir(parents=True)
     path = tiny().write(folder / "tiny.gguf")
-    assert "lmstudio:me/tiny/tiny" in llm("models", "scan").stdout
+    assert "lmstudio:me/tiny/tiny" in llm("models", "scan").out
 
-    assert llm("models", "path", "lmstudio:tiny").stdout == f"{path}\n"
+    assert llm("models", "path", "lmstudio:tiny").out == f"{path}\n"
     assert llm("models", "rm", "lmstudio:tiny").code == 2
     assert path.exists()
     ran = llm("sentiment", "-m", "lmstudio:tiny", "--text", "Nice.")
-    assert ran.stdout.strip() in ("positive", "neutral", "negative"), ran.stderr
+    assert ran.out.strip() in ("positive", "neutral", "negative"), ran.err
 
 
 def test_a_damaged_list_of_names_says_what_to_do(llm, home: Path):
@@ -248,4 +258,4 @@ def test_a_damaged_list_of_names_says_what_to_do(llm, home: Path):
     ran = llm("models", "list")
 
     assert ran.code == 78
-    assert "delete it, then add your models again" in ran.stderr
+    assert "delete it, then add your models again" in ran.err

@@ -1,4 +1,4 @@
-"""`llm models pull` as a user runs it: the hub, web addresses, two processes at once, full disks."""
+"""`llm models pull`: the hub, web addresses, two processes at once, full disks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ SHA256 = hashlib.sha256(MODEL).hexdigest()
 
 
 @pytest.fixture
-def models(llm, home: Path):
+def models(call, home: Path, monkeypatch: pytest.MonkeyPatch):
     """`llm models …` with the hub at `hub`, plain http allowed, and a cache of its own."""
 
-    def run(*args, hub: str = "http://127.0.0.1:9", env=(), **settings):
+    def run(*args, hub: str = "http://127.0.0.1:9", env=()):
         ours = {"HF_ENDPOINT": hub, "HF_HOME": str(home / "hf"), "LLMCLI_ALLOW_HTTP": "1", "NO_PROXY": "*"}
-        return llm("models", *args, env={**ours, **dict(env)}, **settings)
+        for name, value in {**ours, **dict(env)}.items():
+            monkeypatch.setenv(name, value)
+        return call("models", *map(str, args))
 
     return run
 
@@ -47,10 +49,10 @@ def hub():
 def test_a_model_of_the_hub_is_fetched_checked_and_told(models, hub: HubServer):
     ran = models("pull", "hf:me/Good-GGUF", hub=hub.address)
 
-    assert ran.code == 0, ran.stderr
-    assert Path(ran.stdout.strip()).read_bytes() == MODEL
-    assert "taking good-Q4_K_M.gguf" in ran.stderr
-    assert models("path", "hf:me/Good-GGUF:Q4_K_M", hub=hub.address).stdout == ran.stdout
+    assert ran.code == 0, ran.err
+    assert Path(ran.out.strip()).read_bytes() == MODEL
+    assert "taking good-Q4_K_M.gguf" in ran.err
+    assert models("path", "hf:me/Good-GGUF:Q4_K_M", hub=hub.address).out == ran.out
 
 
 def test_the_hub_is_asked_for_the_model_and_nothing_else(models, hub: HubServer):
@@ -62,14 +64,14 @@ def test_the_hub_is_asked_for_the_model_and_nothing_else(models, hub: HubServer)
 def test_a_quantisation_can_be_named(models, hub: HubServer):
     ran = models("pull", "hf:me/Good-GGUF:Q8_0", hub=hub.address)
 
-    assert Path(ran.stdout.strip()).read_bytes() == OTHER
+    assert Path(ran.out.strip()).read_bytes() == OTHER
 
 
 def test_without_the_usual_one_the_nearest_is_taken_and_told(models, hub: HubServer):
     ran = models("pull", "hf:me/Large-GGUF", hub=hub.address)
 
-    assert "it has no Q4_K_M; taking the nearest, large-Q6_K.gguf" in ran.stderr
-    assert Path(ran.stdout.strip()).read_bytes() == OTHER
+    assert "it has no Q4_K_M; taking the nearest, large-Q6_K.gguf" in ran.err
+    assert Path(ran.out.strip()).read_bytes() == OTHER
 
 
 def test_what_is_here_is_not_fetched_again(models, hub: HubServer):
@@ -83,8 +85,8 @@ def test_wrong_bytes_are_deleted(models, hub: HubServer, home: Path):
     ran = models("pull", "hf:me/Wrong-GGUF", hub=hub.address)
 
     assert ran.code == 4
-    assert "wrong checksum" in ran.stderr
-    assert ran.stdout == ""
+    assert "wrong checksum" in ran.err
+    assert ran.out == ""
     assert not [path for path in (home / "hf").rglob("*") if path.is_file() and path.stat().st_size > 10_000]
     assert models("path", "hf:me/Wrong-GGUF", hub=hub.address).code == 4
 
@@ -102,23 +104,23 @@ def test_wrong_bytes_are_deleted(models, hub: HubServer, home: Path):
 def test_what_cannot_be_pulled_says_why(reference: str, code: int, said: str, models, hub: HubServer):
     ran = models("pull", reference, hub=hub.address)
 
-    assert (ran.code, ran.stdout) == (code, "")
-    assert said in ran.stderr
-    assert ran.stderr.count("\n") == 1
+    assert (ran.code, ran.out) == (code, "")
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
 
 
 def test_without_a_network_the_error_is_69(models):
     ran = models("pull", "hf:me/Good-GGUF:Q4_K_M")
 
     assert ran.code == 69
-    assert ran.stderr.count("\n") == 1
+    assert ran.err.count("\n") == 1
 
 
 def test_offline_asks_nobody(models, hub: HubServer):
     ran = models("pull", "hf:me/Good-GGUF:Q4_K_M", "--offline", hub=hub.address)
 
     assert ran.code == 69
-    assert "--offline forbids" in ran.stderr
+    assert "--offline forbids" in ran.err
     assert not hub.asked
 
 
@@ -132,21 +134,21 @@ def test_a_known_name_is_held_against_its_known_hash(models, hub: HubServer, hom
     (config / "models.yaml").write_text(entry + "a" + "0" * 63)
     ran = models("pull", "mine", hub=hub.address)
     assert ran.code == 4
-    assert "another good-Q4_K_M.gguf by now" in ran.stderr
+    assert "another good-Q4_K_M.gguf by now" in ran.err
 
 
 def test_a_file_that_went_bad_is_fetched_again(models, hub: HubServer):
-    path = Path(models("pull", "hf:me/Good-GGUF:Q4_K_M", hub=hub.address).stdout.strip())
+    path = Path(models("pull", "hf:me/Good-GGUF:Q4_K_M", hub=hub.address).out.strip())
     blob = path.resolve()
     blob.chmod(0o644)
     blob.write_bytes(OTHER)
     used = models("show", "hf:me/Good-GGUF:Q4_K_M", hub=hub.address)
-    assert "WRONG" in used.stdout
+    assert "WRONG" in used.out
 
     ran = models("pull", "hf:me/Good-GGUF:Q4_K_M", hub=hub.address)
     assert ran.code == 0
-    assert "fetching it again" in ran.stderr
-    assert Path(ran.stdout.strip()).read_bytes() == MODEL
+    assert "fetching it again" in ran.err
+    assert Path(ran.out.strip()).read_bytes() == MODEL
 
 
 def test_a_split_model_comes_with_all_its_parts(models, home: Path, tmp_path: Path):
@@ -155,15 +157,15 @@ def test_a_split_model_comes_with_all_its_parts(models, home: Path, tmp_path: Pa
     with HubServer({"me/Split": files}) as server:
         ran = models("pull", "hf:me/Split", hub=server.address)
 
-        assert ran.code == 0, ran.stderr
-        assert len(models("path", "hf:me/Split", hub=server.address).stdout.splitlines()) == 2
+        assert ran.code == 0, ran.err
+        assert len(models("path", "hf:me/Split", hub=server.address).out.splitlines()) == 2
 
 
 def test_plain_http_to_the_hub_needs_permission(models, hub: HubServer):
     ran = models("pull", "hf:me/Good-GGUF", hub=hub.address, env={"LLMCLI_ALLOW_HTTP": ""})
 
     assert ran.code == 2
-    assert "HF_ENDPOINT" in ran.stderr
+    assert "HF_ENDPOINT" in ran.err
     assert not hub.asked
 
 
@@ -204,23 +206,23 @@ def test_a_web_address_becomes_a_name(models, server: FaultyServer, home: Path):
     url = server.add(Fault(), "Tiny-Q8_0.gguf")
     ran = models("pull", url, "--sha256", SHA256)
 
-    assert ran.code == 0, ran.stderr
-    assert Path(ran.stdout.strip()) == home / "data/models/Tiny-Q8_0.gguf"
-    assert models("path", "tiny-q8_0").stdout == ran.stdout
-    assert "tiny-q8_0" in models("list").stdout
+    assert ran.code == 0, ran.err
+    assert Path(ran.out.strip()) == home / "data/models/Tiny-Q8_0.gguf"
+    assert models("path", "tiny-q8_0").out == ran.out
+    assert "tiny-q8_0" in models("list").out
     assert (home / "data/models").stat().st_mode & 0o777 == 0o700
-    assert Path(ran.stdout.strip()).stat().st_mode & 0o777 == 0o600
+    assert Path(ran.out.strip()).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_web_address_needs_a_checksum_or_trust(models, server: FaultyServer):
     url = server.add(Fault())
     ran = models("pull", url)
     assert ran.code == 2
-    assert "--sha256" in ran.stderr
-    assert "--trust" in ran.stderr
+    assert "--sha256" in ran.err
+    assert "--trust" in ran.err
 
     assert models("pull", url, "--trust", "--name", "trusted").code == 0
-    assert models("verify", "trusted").stdout.startswith("trusted: right: SHA-256 " + SHA256)
+    assert models("verify", "trusted").out.startswith("trusted: right: SHA-256 " + SHA256)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +244,8 @@ def test_each_failure_has_its_exit_code_and_keeps_the_old_file(
     ran = models("pull", server.add(fault), "--sha256", SHA256)
 
     assert ran.code == code
-    assert said in ran.stderr
-    assert ran.stderr.count("\n") == 1
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
     assert old.read_bytes() == b"old"
 
 
@@ -255,7 +257,7 @@ def test_a_redirect_from_a_public_to_a_private_address_is_refused(models, server
     ran = models("pull", "http://models.example/public.gguf", "--trust", env=proxy)
 
     assert ran.code == 69
-    assert "is a private address" in ran.stderr
+    assert "is a private address" in ran.err
 
 
 def test_a_full_disk_is_74_and_the_download_goes_on_later(
@@ -302,7 +304,7 @@ def test_a_killed_download_is_gone_on_with(llm_env, server: FaultyServer, work: 
 
 
 def test_a_checksum_must_look_like_one(models, server: FaultyServer):
-    assert "64 hexadecimal digits" in models("pull", server.add(Fault()), "--sha256", "abc").stderr
+    assert "64 hexadecimal digits" in models("pull", server.add(Fault()), "--sha256", "abc").err
 
 
 def test_a_downloaded_file_can_be_removed(models, server: FaultyServer, home: Path):
