@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ggufs import F32, STRING, U32, tiny, write_split
+from ggufs import F32, STRING, U32, tiny, write_hollow, write_split
 from malformed import FIT, corpus, mutations
 
 from llmcli.errors import LlmError, MissingInput, ModelError, PermissionRefused
@@ -203,7 +203,7 @@ def test_a_part_of_another_model_is_noticed(tmp_path: Path):
 
 
 def test_a_vocabulary_of_262144_takes_at_most_half_a_second(tmp_path: Path):
-    path = tiny(words=262_144, layers=1).write(tmp_path / "large.gguf")
+    path = write_hollow(tmp_path / "large.gguf", "llama", 262_144, layers=1)
     times = []
     for _ in range(3):
         before = time.process_time()
