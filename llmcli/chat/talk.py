@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from llmcli.chat.conversation import Conversation
-from llmcli.chat.history import State
+from llmcli.chat.history import Entry, State
 from llmcli.chat.screen import AnswerView, Screen
 from llmcli.chat.signals import Interrupted, Signals
 from llmcli.chat.work import Tick, follow, run
@@ -238,18 +238,18 @@ class Talk:
         """Let the model answer, or write on at its last answer; shown and saved as it is written."""
         conversation, seed = self.conversation, self._seed()
         prompt = conversation.prompt(thinking=self.thinking and not continuing, continue_last=continuing)
-        before = conversation.answers()[-1].content if continuing else ""
+        before = conversation.answers()[-1] if continuing else None
         engine = self.engine
+        view = AnswerView(self.screen, self._waiting_for(engine, prompt), self.show_thinking)
+        sampling = replace(self.sampling, seed=seed)
         if continuing:
             conversation.reopen_answer()
         else:
             conversation.begin_answer(seed)
-        view = AnswerView(self.screen, self._waiting_for(engine, prompt), self.show_thinking)
-        sampling = replace(self.sampling, seed=seed)
         items = follow(lambda: engine.stream(prompt, sampling), self.signals)
         state, usage = self._write_down(items, view, before)
         view.end(NOTES.get(state, ""))
-        if state == "failed" and not view.text:
+        if state == "failed" and not view.text and before is None:
             self._give_back()
         self._tell_trouble()
         if state in ("done", "length", "degenerate"):
@@ -264,9 +264,15 @@ class Talk:
         self.next_text = turn.entries[0].content if turn else ""
 
     def _write_down(
-        self, items: Iterator[Piece | Completion | Tick], view: AnswerView, before: str
+        self, items: Iterator[Piece | Completion | Tick], view: AnswerView, before: Entry | None
     ) -> tuple[State, Usage]:
         """Feed the view and the history until the answer is over, however that comes about."""
+
+        def so_far() -> tuple[str, str]:
+            if before is None:
+                return view.text, view.thinking
+            return before.content + view.text, view.thinking or before.thinking
+
         began = saved = time.monotonic()
         first, kept, usage = 0.0, 0, Usage()
         state: State = "stopped"
@@ -282,7 +288,7 @@ class Talk:
                     view.tick()
                 size = len(view.text) + len(view.thinking)
                 if size > kept and now - saved >= SAVE_SECONDS:
-                    self.conversation.grow(before + view.text, view.thinking)
+                    self.conversation.grow(*so_far())
                     kept, saved = size, now
         except Interrupted:
             pass
@@ -296,7 +302,7 @@ class Talk:
             self.screen.complain(f"error: {error}")
         finally:
             seconds = time.monotonic() - began
-            self.conversation.finish(before + view.text, view.thinking, state, usage, seconds)
+            self.conversation.finish(*so_far(), state, usage, seconds)
         self.timing.add(first, seconds, usage)
         return state, usage
 

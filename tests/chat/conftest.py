@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 from chat.terminal import Terminal
@@ -17,15 +16,12 @@ from llmcli.cli.environment import Environment
 from llmcli.cli.main import run
 
 
-@dataclass(frozen=True)
-class Ran:
-    """A finished command: exit code, and its streams as text and as bytes."""
+class Ran(NamedTuple):
+    """A finished command."""
 
     code: int
     stdout: str
     stderr: str
-    stdout_bytes: bytes
-    stderr_bytes: bytes
 
 
 @pytest.fixture
@@ -47,13 +43,12 @@ def call(llm_env: dict[str, str], work: Path, monkeypatch: pytest.MonkeyPatch) -
         if name.startswith("LLMCLI_"):
             monkeypatch.setenv(name, value)
 
-    def run_(*args: str, stdin: str | bytes = b"", stdout: Any = None) -> Ran:
-        out, err = stdout or io.BytesIO(), io.BytesIO()
+    def run_(*args: str, stdin: str | bytes = b"") -> Ran:
+        out, err = io.BytesIO(), io.BytesIO()
         data = stdin.encode() if isinstance(stdin, str) else stdin
         env = Environment(stdin=io.BytesIO(data), stdout=out, stderr=err, cwd=work)
         code = run(args, env)
-        written = [stream.getvalue() for stream in (out, err)]
-        return Ran(code, *(data.decode("utf-8", "surrogateescape") for data in written), *written)
+        return Ran(code, *(stream.getvalue().decode("utf-8", "surrogateescape") for stream in (out, err)))
 
     return run_
 

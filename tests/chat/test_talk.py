@@ -53,6 +53,17 @@ def test_going_on_asks_for_the_rest_of_the_last_message(typist):
     assert second["messages"][1]["content"] == "one"
 
 
+def test_going_on_that_fails_keeps_what_there_was(typist):
+    chat = typist.chat(
+        "a", "/continue", "/show", default={"text": "one two", "thinking": "hm"},
+        fail={"one": "UnusableAnswer: no"}, sampling=Sampling(max_tokens=1),
+    )  # fmt: skip
+
+    assert "error: no" in chat.all
+    assert [m.content for m in chat.talk.conversation.messages()] == ["a", "one"]
+    assert chat.talk.conversation.answers()[0].thinking == "hm"
+
+
 def test_the_message_is_in_the_history_before_the_model_is_asked(typist):
     typist.history = typist.folder / "history.db"
     typist.chat("precious words", "<C-c>", default="x", fail={"precious": "EngineCrashed: dead"})
