@@ -144,6 +144,18 @@ def to_bytes(text: str) -> bytes:
         return text.encode("utf-8", "replace")
 
 
+def as_word(text: str) -> str:
+    """
+    A text as one word of a shell's command line, in an advice.
+
+    >>> as_word("I love it"), as_word('"$HOME"')
+    ('"I love it"', '\'"$HOME"\'')
+    """
+    import shlex
+
+    return shlex.quote(text) if set(text) & set('"$`\\!\n') else f'"{text}"'
+
+
 def from_system() -> Environment:
     """The Environment of a real process."""
     stdout, stderr = (

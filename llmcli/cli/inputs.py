@@ -7,13 +7,12 @@ one by one as they are asked for. A text that cannot be read is an item with an 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from llmcli.cli.environment import Environment
+from llmcli.cli.environment import Environment, as_word
 from llmcli.errors import LlmError, MissingInput, UsageError
 
 if TYPE_CHECKING:
@@ -122,6 +121,4 @@ def _exists(path: Path) -> bool:
 
 def _missing(name: str) -> MissingInput:
     shown = name if len(name) <= 60 else f"{name[:57]}…"
-    plain = not set(name) & set('"$`\\!\n')
-    quoted = f'"{shown}"' if plain else shlex.quote(shown)
-    return MissingInput(f"no file {shown!r}", hint=f"for text itself: --text {quoted}")
+    return MissingInput(f"no file {shown!r}", hint=f"for text itself: --text {as_word(shown)}")

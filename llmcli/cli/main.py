@@ -20,7 +20,7 @@ import typer
 from llmcli import __version__
 from llmcli.cli.boundary import Terminated, guard
 from llmcli.cli.door import Group, environment, new_app
-from llmcli.cli.environment import Environment, from_system
+from llmcli.cli.environment import Environment, as_word, from_system
 from llmcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _unknown_command(name: str, known: Sequence[str], env: Environment) -> Usage
     if name.startswith("-"):
         return UsageError(f"no such option: {name}", hint="llm --help lists them")
     if any(character.isspace() for character in name):
-        return UsageError(f"no command {name!r}", hint=f'to ask it: llm chat --once "{name}"')
+        return UsageError(f"no command {name!r}", hint=f"to ask it: llm chat --once {as_word(name)}")
     if (env.cwd / name).is_file():
         return UsageError(f"{name!r} is a file, not a command", hint=f"llm summarize {name}")
     close = registry.nearest(name, known)
