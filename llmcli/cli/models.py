@@ -18,6 +18,7 @@ from llmcli.output.table import table
 
 if TYPE_CHECKING:
     from llmcli.models.listing import Listed
+    from llmcli.models.scan import Foreign
 
 app = new_app(
     "List, download and check models.",
@@ -221,7 +222,7 @@ def scan(ctx: typer.Context, as_json: Json = False) -> None:
     from llmcli.models.scan import TITLES, scan
 
     env = environment(ctx)
-    found = scan()
+    found = [_with_quantisation(model) for model in scan()]
     if as_json:
         for model in found:
             fields = ("program", "reference", "size", "quantisation", "sha256")
@@ -256,6 +257,21 @@ def recommend(ctx: typer.Context, as_json: Json = False) -> None:
 
 
 # -- small things ----------------------------------------------------------------
+
+
+def _with_quantisation(model: Foreign) -> Foreign:
+    """A found model, its quantisation read from the file where its name does not tell."""
+    from msgspec.structs import replace
+
+    from llmcli.errors import LlmError
+    from llmcli.models import gguf
+
+    if model.quantisation:
+        return model
+    try:
+        return replace(model, quantisation=gguf.check(model.path).quantisation)
+    except LlmError:
+        return replace(model, quantisation="broken")
 
 
 def _is_file(name: str) -> bool:

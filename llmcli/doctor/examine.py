@@ -41,7 +41,7 @@ def examine(environ: Mapping[str, str], speed: bool = True) -> Iterator[Finding]
     except LlmError as error:
         yield problem("llama.cpp", "build", error)
     yield from _graphics(engine)
-    yield from _machine()
+    yield from _machine(environ)
     yield from _settings(environ)
     yield from _folders()
     yield from _model(environ, speed and engine is not None)
@@ -126,9 +126,16 @@ def _graphics(engine: Engine | None) -> Iterator[Finding]:
         yield Finding("machine", "graphics", "none found")
 
 
-def _machine() -> Iterator[Finding]:
+def _machine(environ: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        threads = config.load(environ).threads
+    except LlmError:  # told where the settings are looked at
+        threads = None
     cores, there = machine.usable_cores(), os.cpu_count() or 1
     yield Finding("machine", "cores", f"{cores} usable of {there}", data=cores)
+    yield Finding(
+        "machine", "threads", f"{threads or cores} ({'as set' if threads else 'one for each core'})"
+    )
     total, free = machine.total_memory(), machine.free_memory()
     low = free < 1_000_000_000
     yield Finding(

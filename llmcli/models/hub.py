@@ -72,9 +72,11 @@ def snapshots(repo: str) -> list[Path]:
     return sorted(found, key=lambda path: path.name != main)
 
 
-def find_file(repo: str, file: str) -> Path | None:
-    """A file of a repository that is in the cache, whole."""
-    return next((path for snapshot in snapshots(repo) if (path := snapshot / file).is_file()), None)
+def find_file(repo: str, file: str, sha256: str | None = None) -> Path | None:
+    """A file of a repository that is in the cache, whole; of several revisions the one with this hash."""
+    found = [path for snapshot in snapshots(repo) if (path := snapshot / file).is_file()]
+    right = [path for path in found if sha256 is not None and blob_sha256(path) == sha256]
+    return next(iter(right or found), None)
 
 
 def find(reference: Reference) -> Path | None:

@@ -111,7 +111,7 @@ def find_entry(entry: ModelEntry) -> Path | None:
             path = _base(entry) / path
         return path if path.exists() else None
     if entry.repo and entry.file:
-        return hub.find_file(entry.repo, entry.file)
+        return hub.find_file(entry.repo, entry.file, entry.sha256)
     added = installed.load().get(entry.name)
     return Path(added.path) if added and Path(added.path).exists() else None
 

@@ -242,12 +242,17 @@ def test_a_scanned_model_can_be_used_at_once(llm, home: Path):
     folder = home / ".lmstudio/models/me/tiny"
     folder.mkdir(parents=True)
     path = tiny().write(folder / "tiny.gguf")
-    assert "lmstudio:me/tiny/tiny" in llm("models", "scan").out
+    (folder / "broken.gguf").write_bytes(b"GGUF")
+    rows = [line.split("\t") for line in llm("models", "scan").out.splitlines()]
+    assert rows[1:] == [
+        ["lmstudio:me/tiny/broken", "0.00 GB", "broken", "LM Studio"],
+        ["lmstudio:me/tiny/tiny", "0.00 GB", "F32", "LM Studio"],
+    ]
 
-    assert llm("models", "path", "lmstudio:tiny").out == f"{path}\n"
-    assert llm("models", "rm", "lmstudio:tiny").code == 2
+    assert llm("models", "path", "lmstudio:tiny/tiny").out == f"{path}\n"
+    assert llm("models", "rm", "lmstudio:tiny/tiny").code == 2
     assert path.exists()
-    ran = llm("sentiment", "-m", "lmstudio:tiny", "--text", "Nice.")
+    ran = llm("sentiment", "-m", "lmstudio:tiny/tiny", "--text", "Nice.")
     assert ran.out.strip() in ("positive", "neutral", "negative"), ran.err
 
 

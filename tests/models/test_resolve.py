@@ -202,6 +202,14 @@ def test_a_known_model_is_found_in_the_hubs_cache(home: Path):
     assert resolve("hf:me/M:Q4_0").entry is not None
 
 
+def test_of_several_revisions_the_known_one_is_taken(home: Path):
+    user_models(home, f"mine: {{repo: me/M, file: M-Q4_0.gguf, sha256: {SHA256}}}\n")
+    known = in_hub(home, "me/M", "M-Q4_0.gguf", MODEL, "b" * 40, main=False)
+    in_hub(home, "me/M", "M-Q4_0.gguf", MODEL + b"2", "c" * 40)
+
+    assert resolve("mine").path == known
+
+
 def test_damage_in_the_hubs_cache_is_noticed(home: Path):
     link = in_hub(home, "me/M", "M-Q4_0.gguf")
     link.resolve().write_bytes(MODEL[:-1] + b"!")
