@@ -148,8 +148,8 @@ def as_word(text: str) -> str:
     """
     A text as one word of a shell's command line, in an advice.
 
-    >>> as_word("I love it"), as_word('"$HOME"')
-    ('"I love it"', '\'"$HOME"\'')
+    >>> print(as_word("I love it"), as_word("$HOME"))
+    "I love it" '$HOME'
     """
     import shlex
 
