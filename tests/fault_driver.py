@@ -62,7 +62,7 @@ class Trial:
         (self.scripts / "script.json").write_text(json.dumps({"scores": "hash", "log": "asked.jsonl"}))
         self.log = self.scripts / "asked.jsonl"
         engine = self.engine()
-        self.identity = identify(JOB, engine.info, "text")
+        self.key = identify(JOB, engine.info, "text").key_function()
         engine.close()
 
     def engine(self) -> Any:
@@ -145,9 +145,6 @@ class Trial:
 
     def prompts(self, start: int) -> list[str]:
         return PROMPT.findall(self.log.read_bytes()[start:].decode())
-
-    def key(self, text: str) -> bytes:
-        return self.identity.key(self.identity.digest, text)
 
 
 if __name__ == "__main__":

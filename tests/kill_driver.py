@@ -108,7 +108,7 @@ def kill_loop(folder: Path, kills: int, rows: int, moments: random.Random) -> Si
     while count < kills:
         before = log_size(folder)
         known = len(seen[-1][1]) if seen else 0
-        share = 0.5 * (rows - known) / (kills - count + 1)
+        share = 0.4 * (rows - known) / (kills - count + 1)
         goal = before + line * moments.uniform(0, 2 * share)
         deadline = time.monotonic() + (moments.uniform(0, 0.1) if moments.random() < 0.1 else 60)
         child = start(folder, keep_journal=True)  # a job that is done early must not begin anew
@@ -128,12 +128,12 @@ def kill_loop(folder: Path, kills: int, rows: int, moments: random.Random) -> Si
 def asked_again(folder: Path, seen: list[tuple[int, set[bytes]]]) -> int:
     """Prompts that were asked after their key was committed."""
     engine = open_engine(str(folder / "script.json"), EngineOptions())
-    identity = identify(JOB, engine.info, "text")
+    key_of = identify(JOB, engine.info, "text").key_function()
     log = (folder / "asked.jsonl").read_bytes()
     again = 0
     for (size, keys), following in zip(seen, [*(size for size, _ in seen[1:]), len(log)]):
         for prompt in PROMPT.findall(log[size:following].decode()):
-            again += identity.key(identity.digest, prompt) in keys
+            again += key_of(prompt) in keys
     return again
 
 

@@ -101,13 +101,13 @@ class Batch:
 
     def write_all(self, rows: Iterable[Row], write: Callable[[Row, Outcome], None]) -> None:
         """The second pass: every row with its outcome, in input order."""
-        digest, key_of, find = self.identity.digest, self.identity.key, self.journal.find
+        key_of, find = self.identity.key_function(), self.journal.find
         with self.journal.snapshot():
             for row in rows:
                 outcome: Outcome | None = row.error
                 if outcome is None:
                     blank = not row.text or row.text.isspace()
-                    outcome = EMPTY if blank else find(key_of(digest, row.text))
+                    outcome = EMPTY if blank else find(key_of(row.text))
                 if outcome is None:
                     raise Stopped(
                         f"row {row.number:,} is not what it was when it was asked: the input changed",
@@ -126,7 +126,7 @@ class _Feed:
         self.asked: dict[int, tuple[int, bytes]] = {}
         self.failure: Exception | None = None
         self._batch, self._rows = batch, rows
-        self._digest, self._key_of = batch.identity.digest, batch.identity.key
+        self._key_of = batch.identity.key_function()
         self._position = 0
 
     def texts(self) -> Iterator[str]:
@@ -148,7 +148,7 @@ class _Feed:
                 elif not row.text or row.text.isspace():
                     budget.read_known()
                 else:
-                    keyed.append((row.text, self._key_of(self._digest, row.text)))
+                    keyed.append((row.text, self._key_of(row.text)))
             if budget.exceeded():
                 return
             yield from self._claimed(keyed)

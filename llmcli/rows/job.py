@@ -8,7 +8,7 @@ resumption; a row's key is the hash of that identity and the row's text, never i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
@@ -133,14 +133,15 @@ class Identity:
 
     parts: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def digest(self) -> bytes:
-        """The hash that begins every row's key."""
-        return hashlib.blake2b(_canonical(self.parts), digest_size=16).digest()
+    def key_function(self) -> Callable[[str], bytes]:
+        """A function from a row's text to its key, 16 bytes: the hash of all parts and the text."""
+        digest = hashlib.blake2b(_canonical(self.parts), digest_size=16).digest()
 
-    def key(self, digest: bytes, text: str) -> bytes:
-        """A row's key, 16 bytes; `digest` is this identity's (it is computed once, keys a million times)."""
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=digest, digest_size=16).digest()
+        def key_of(text: str) -> bytes:
+            data = text.encode("utf-8", "surrogatepass")
+            return hashlib.blake2b(data, key=digest, digest_size=16).digest()
+
+        return key_of
 
     def is_that_of(self, other: Mapping[str, Any]) -> bool:
         """Whether these are the parts of the same job; they may have been JSON in between."""

@@ -147,10 +147,13 @@ class _Borrowed(io.StringIO):
 def summary_lines(summary: Summary, tally: Tally, bars: bool) -> Iterator[str]:
     """What became of the rows, a sentence each; `bars` draws the labels' counts."""
     tokens = tally.prompt_tokens + tally.answer_tokens
-    line = f"{summary.rows:,} rows, {tally.answered:,} asked in {duration(tally.seconds)}"
+    parts = [f"{summary.rows:,} rows"]
+    if summary.distinct is not None:
+        parts.append(f"{summary.distinct:,} distinct texts")
+    parts.append(f"{tally.answered:,} asked in {duration(tally.seconds)}")
     if tokens:
-        line += f", {tokens:,} tokens"
-    yield line
+        parts.append(f"{tokens:,} tokens")
+    yield ", ".join(parts)
     for number, what in (
         (summary.empty, "empty"),
         (summary.left_out, "cut to fit the context"),

@@ -192,7 +192,8 @@ class _Run:
 
     def _fill(self, batch: Batch, reader: Reader, format: OutputFormat) -> None:
         found = self._preflight(batch.journal)
-        total = max(0, found.distinct - batch.journal.resumed) if found and found.whole else None
+        self.summary.distinct = distinct = found.distinct if found and found.whole else None
+        total = None if distinct is None else max(0, distinct - batch.journal.resumed)
         rows = self._observed(reader) if self._needs_columns(reader, format) else self._rows(reader)
         with progress(self.outside, self.tally, total):
             batch.ask_missing(rows)

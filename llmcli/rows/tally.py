@@ -58,6 +58,7 @@ class Summary:
     """What became of the rows, in the order in which they were written."""
 
     rows: int = 0
+    distinct: int | None = None
     failed: int = 0
     empty: int = 0
     causes: Counter[str] = field(default_factory=Counter)

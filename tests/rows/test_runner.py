@@ -499,7 +499,7 @@ def test_verbose_tells_what_is_ahead_and_what_became_of_it(batches):
     done = batch.run("rows.csv", "out.csv", verbose=True)
 
     assert "5 rows, 1 empty, 1 repeated, the longest has 3 tokens (row 1)" in done.stderr
-    assert "5 rows, 3 asked in" in done.stderr
+    assert "5 rows, 3 distinct texts, 3 asked in" in done.stderr
 
 
 def test_a_dry_run_asks_nothing_and_shows_the_plan(batches, asked):

@@ -38,7 +38,7 @@ def test_a_batch_shows_its_plan_its_progress_and_its_result(terminal, work, scri
     assert code == 0
     assert "60 rows, the longest has" in shown
     assert re.search(r"\d+ of 60 texts, .* rows/s, [\d,]+ tokens/s, .* left", shown)
-    assert "60 rows, 60 asked in" in shown
+    assert "60 rows, 60 distinct texts, 60 asked in" in shown
     assert re.search(r"positive █{30} 60", shown)
 
 
