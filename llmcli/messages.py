@@ -69,7 +69,7 @@ class Sampling(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True):
-    """Tokens of one answer: read (prompt; of these `cached` were not evaluated again) and written (answer)."""
+    """Tokens of one answer: read (`prompt`, of which `cached` were not evaluated again) and written."""
 
     prompt: int = 0
     answer: int = 0

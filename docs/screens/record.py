@@ -65,7 +65,8 @@ def record(name: str) -> None:
                 tmux("send-keys", "-t", name, "-l", typed)
                 wait_for(wanted, name)
             time.sleep(2)
-            draw(tmux("capture-pane", "-t", name, "-p", "-e"), name, columns, " ".join(["llm chat", *options]))
+            captured = tmux("capture-pane", "-t", name, "-p", "-e")
+            draw(captured, name, columns, " ".join(["llm chat", *options]))
         finally:
             tmux("kill-session", "-t", name)
 
@@ -82,7 +83,9 @@ def wait_for(wanted: str, name: str) -> None:
 def draw(captured: str, name: str, columns: int, title: str) -> None:
     """What tmux captured as an SVG that fetches no font."""
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        console = Console(record=True, width=columns, file=nowhere, force_terminal=True, color_system="truecolor")
+        console = Console(
+            record=True, width=columns, file=nowhere, force_terminal=True, color_system="truecolor"
+        )
         for line in captured.rstrip("\n").split("\n"):
             console.print(Text.from_ansi(line), soft_wrap=True)
     svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title, unique_id=name), flags=re.DOTALL)

@@ -55,7 +55,7 @@ class Result(Struct, frozen=True):
 EMPTY = Result("", chunks=0)  # the answer to a text without words; no model is asked
 
 
-class Failed(Exception):  # noqa: N818 - it carries one text's LlmError past what raises for all of them
+class Failed(Exception):
     """One text has no answer."""
 
     def __init__(self, error: LlmError) -> None:

@@ -34,7 +34,7 @@ class Problem(Struct, frozen=True):
     message: str
 
 
-class Refused(Exception):  # noqa: N818 - it carries a Problem, it is not shown itself
+class Refused(Exception):
     """A text that is no YAML, or more YAML than a template may hold."""
 
     def __init__(self, line: int | None, message: str) -> None:

@@ -6,8 +6,8 @@ import os
 import signal
 
 import pytest
-
 from engines.conftest import ask
+
 from llmcli.errors import EngineCrashed, ModelError
 from llmcli.messages import Completion, LabelScores, Sampling
 

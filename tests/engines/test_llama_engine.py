@@ -8,9 +8,9 @@ import threading
 import time
 
 import pytest
+from engines.conftest import ask
 from ggufs import QWEN_LIKE, tiny
 
-from engines.conftest import ask
 from llmcli.errors import BadConfig, InputTooLong, ModelError, UnreadableInput, UnusableAnswer, UsageError
 from llmcli.messages import Completion, LabelScores, Message, Piece, Prompt, Sampling
 
