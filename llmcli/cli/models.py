@@ -30,6 +30,8 @@ app = new_app(
     """,
 )
 
+FREE_LICENCES = ("apache-2.0", "mit", "")  # the others have terms to read
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `llm models list` shows it, or a .gguf file.")]
 
@@ -94,6 +96,8 @@ def pull(
     model = pull(wanted, LineMeter(env), env.note)
     env.status("")
     env.write(f"{model.path}\n")
+    if model.entry is not None and model.entry.licence not in FREE_LICENCES:
+        env.note(f"its licence is {model.entry.licence!r}: https://huggingface.co/{model.entry.repo}")
     env.note(f"use it with -m {model.name}, or always: llm models use {model.name}")
 
 
