@@ -234,7 +234,10 @@ class _Run:
         reader = open_reader(self.source, self.options)
         with closing(reader):
             self.results.check(reader.columns or (), self.source.name)
-            yield reader
+            try:
+                yield reader
+            finally:
+                self.source.stop()
 
     def _rows(self, reader: Reader) -> Iterator[Row]:
         """Rows up to the limit; a JSON object that has a key of ours is an error."""

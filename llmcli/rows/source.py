@@ -10,13 +10,16 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import select
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from llmcli.documents import open_bytes, shown
 from llmcli.errors import Stopped, from_os_error
 
+WAIT_MS = 100  # between two looks at whether an idle stream was stopped
 BUFFER = 1 << 16  # bytes; also what the sniffing of a CSV dialect sees
 
 
@@ -42,6 +45,7 @@ class Source:
         self._raw: BinaryIO | None = None
         self._spool: Path | None = None
         self._spooled = False
+        self._stream: _Stream | None = None
         self.stamp = None if path is None else self._look(path)
 
     @property
@@ -76,12 +80,14 @@ class Source:
 
     def _open_stream(self) -> BinaryIO:
         stream = self._stdin if self.path is None else open_bytes(self.path)
-        if self._spool is not None:
-            self._spooled = True
-            stream = cast(BinaryIO, _Tee(stream, self._spool))
-        else:
-            stream = cast(BinaryIO, _Tee(stream, None))
-        return stream
+        self._spooled = self._spool is not None
+        self._stream = _Stream(stream, self._spool)
+        return cast(BinaryIO, self._stream)
+
+    def stop(self) -> None:
+        """End a stream that another thread waits for, so that it can be closed."""
+        if self._stream is not None:
+            self._stream.stop()
 
     def fraction_read(self) -> float | None:
         """How much of a regular file has been read, 0 to 1; None where nobody can know."""
@@ -110,30 +116,56 @@ class Source:
         return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-class _Tee(io.RawIOBase):
-    """A stream that gives what has come without waiting for more, and copies it into a file."""
+class _Stream(io.RawIOBase):
+    """
+    A stream that gives what has come without waiting for more, and copies it into a file.
+
+    It never waits inside a read: a thread that does holds the stream's lock, and whoever wants to close
+    the stream, or to end the process, would wait with it.
+    """
 
     def __init__(self, stream: BinaryIO, spool: Path | None) -> None:
         self._read = getattr(stream, "read1", stream.read)
+        self._stopped = False
+        self._poll: select.poll | None = None
+        try:
+            descriptor = stream.fileno()
+        except (OSError, ValueError):
+            pass  # no file of the operating system's, as in tests
+        else:
+            self._read = partial(os.read, descriptor)
+            self._poll = select.poll()
+            self._poll.register(descriptor, select.POLLIN)
         self._copy: BinaryIO | None = None
         if spool is not None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            self._copy = open(os.open(spool, flags, 0o600), "wb")  # noqa: SIM115, PTH123  a descriptor, for its mode
+            self._copy = open(os.open(spool, flags, 0o600), "wb")  # noqa: SIM115, PTH123  for its mode
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._read(len(buffer))
-        if self._copy is not None:
-            try:
-                self._copy.write(data)
-                if not data:
-                    self._copy.flush()
-            except OSError as error:
-                raise from_os_error(error, "keep a copy of standard input") from error
+        while self._poll is not None and not self._poll.poll(WAIT_MS):
+            if self._stopped:
+                return 0
+        data = b"" if self._stopped else self._read(len(buffer))
+        self._keep(data)
         buffer[: len(data)] = data
         return len(data)
+
+    def stop(self) -> None:
+        """Be at the end from now on."""
+        self._stopped = True
+
+    def _keep(self, data: bytes) -> None:
+        if self._copy is None:
+            return
+        try:
+            self._copy.write(data)
+            if not data:
+                self._copy.flush()
+        except OSError as error:
+            raise from_os_error(error, "keep a copy of standard input") from error
 
     def close(self) -> None:
         if self._copy is not None:

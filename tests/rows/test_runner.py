@@ -567,6 +567,27 @@ def test_a_reader_that_goes_away_ends_the_command_silently(llm_env, work, script
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("options", [[], ["-o", "out.csv"]])
+def test_ctrl_c_ends_a_command_that_waits_for_its_pipe(llm_env, work, options):
+    """With the built-in model: its engine reads the pipe in a thread of its own."""
+    from conftest import LLM
+
+    command = [LLM, "sentiment", "--lines", *options]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=work, env=llm_env, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        process.stdin.write(b"I love it.\n")
+        process.stdin.flush()
+        if options:
+            while not (work / "out.csv.journal.input").exists():
+                time.sleep(0.01)
+            time.sleep(0.3)
+        else:
+            process.stdout.readline()
+        process.send_signal(2)
+
+        assert process.wait(timeout=10) == 130
+
+
 def test_answers_of_an_endless_pipe_come_as_they_are_ready(llm_env, work, script):
     from conftest import LLM
 
