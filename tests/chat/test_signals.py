@@ -32,10 +32,10 @@ def state_of(pid):
 
 def at_some_moment(chat, chooser, number):
     """Start it, ask something, and send the signal wherever that finds it."""
-    chat.rest(chooser.uniform(0, 0.6))
+    chat.rest(chooser.uniform(0, 0.3))
     chat.ready()
     chat.type(f"question {number}\r")
-    chat.rest(chooser.uniform(0, 1.5))
+    chat.rest(chooser.uniform(0, 1.2))
 
 
 def check_history(kept, number):

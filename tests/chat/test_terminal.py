@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from llmcli.chat.screen import NARROW
+from llmcli.chat.history import History
 
 LONG = "one two three four five six seven eight nine ten eleven twelve"
 HOSTILE = "\x1b[2J\x1b[H\x1b]52;c;ZXZpbA==\x07 \x9b31m \u202eabc \x1b]0;owned\x07 \x1bP1$r\x1b\\ done"
@@ -45,7 +45,7 @@ def is_stopped(chat):
 
 
 SCENES = [
-    pytest.param(scene, columns, marks=[] if scene is says_hello else pytest.mark.slow)
+    pytest.param(scene, columns, marks=[] if (scene, columns) == (says_hello, 20) else pytest.mark.slow)
     for scene in (says_hello, answers_anew, is_stopped)
     for columns in (20, 80, 200)
 ]
@@ -88,21 +88,21 @@ def test_a_pasted_text_is_not_sent_and_keys_edit_it(terminal, script, asked):
     assert asked()[0]["messages"] == [{"role": "user", "content": "first line end\nsecond 漢字 🙂 "}]
 
 
-def test_lines_are_recalled_searched_completed_and_written_in_an_editor(terminal, script, work, tmp_path):
+def test_lines_are_recalled_searched_completed_and_written_in_an_editor(
+    terminal, script, work, home, tmp_path
+):
     editor = tmp_path / "editor"
     editor.write_text(f"#!{sys.executable}\nimport sys\nopen(sys.argv[1], 'a').write(' and more')\n")
     editor.chmod(0o755)
     (work / "a file.txt").write_text("alpha")
-    model = script(default="{last}!")
-    chat = terminal("chat", "-m", model, "alpha one")
-    chat.until("alpha one!")
-    chat.ready()
-    chat.type("beta two\r")
-    chat.until("beta two!")
-    chat.type("\x04")
-    assert chat.ended() == 0
+    earlier = History(home / "data" / "history.db")
+    for line in ("beta two", "alpha one"):
+        earlier.add_line(line)
+    earlier.close()
 
-    chat = terminal("chat", "-m", model, env={"EDITOR": str(editor), "VISUAL": str(editor)})
+    chat = terminal(
+        "chat", "-m", script(default="{last}!"), env={"EDITOR": str(editor), "VISUAL": str(editor)}
+    )
     chat.ready()
     chat.type("be\x1b[A")
     chat.until("> beta two")
@@ -127,10 +127,14 @@ def test_lines_are_recalled_searched_completed_and_written_in_an_editor(terminal
     chat.until("a file.txt  1 tokens")
 
 
-def test_control_c_keeps_the_part_and_hints_at_an_empty_prompt_and_control_d_leaves(terminal, script, kept):
-    chat = terminal("chat", "-m", script(default=LONG, delay=12.0))
+def test_control_c_keeps_the_part_hints_at_an_empty_prompt_and_control_d_leaves(terminal, script, kept):
+    chat = terminal("chat", "-m", script(replies={"count": LONG}, default="slow answer", delay=3.0))
     chat.ready()
-    chat.type("count\r")
+    chat.type("first\r")
+    chat.until("slow")
+    chat.type("count\r")  # typed ahead: it waits for the next prompt
+    screen = chat.until("> count")
+    assert "coun" not in screen[: screen.index("slow answer")]
     chat.until("one two")
     began = time.monotonic()
     chat.type("\x03")
@@ -144,21 +148,8 @@ def test_control_c_keeps_the_part_and_hints_at_an_empty_prompt_and_control_d_lea
     assert chat.ended() == 0
     assert chat.is_restored()
     (messages,) = kept()
-    assert messages[1].state == "stopped"
-    assert LONG.startswith(messages[1].content.strip()) and messages[1].content
-
-
-def test_what_is_typed_while_the_model_answers_waits_for_the_next_prompt(terminal, script):
-    chat = terminal("chat", "-m", script(replies={"first": "slow answer here"}, default="quick", delay=1.0))
-    chat.ready()
-    chat.type("first\r")
-    chat.until("slow")
-    chat.type("second\r")
-    chat.until("quick|slow answer here\n", times=1)
-    screen = chat.until("> second")
-
-    assert screen.index("slow answer") < screen.index("> second")
-    assert "secon" not in screen[: screen.index("slow answer")]
+    assert messages[3].state == "stopped"
+    assert LONG.startswith(messages[3].content.strip()) and messages[3].content
 
 
 def test_a_dumb_terminal_gets_no_escape_sequence(terminal, script):
@@ -174,19 +165,7 @@ def test_a_dumb_terminal_gets_no_escape_sequence(terminal, script):
     assert b"\x1b" not in chat.raw
 
 
-def test_a_narrow_terminal_gets_the_text_as_it_comes(terminal, script):
-    assert NARROW > 20
-    chat = terminal(
-        "chat", "-m", script(default="some **bold** words, and more than fit on a line"), columns=20
-    )
-    chat.ready()
-    chat.type("hello\r")
-
-    assert "some **bold** words," in chat.until(r"line\n")
-    assert "tokens" not in chat.text()
-
-
-@pytest.mark.parametrize("option", [(), ("--plain",)])
+@pytest.mark.parametrize("option", [(), pytest.param(("--plain",), marks=pytest.mark.slow)])
 def test_no_escape_sequence_of_a_model_or_a_file_reaches_the_terminal(terminal, script, work, option):
     (work / "evil\x1b[2J.txt").write_text(HOSTILE)
     chat = terminal("chat", "-m", script(default=HOSTILE), *option, "-f", "evil\x1b[2J.txt")
@@ -226,17 +205,15 @@ def test_a_pipe_is_read_first_and_then_the_terminal(terminal, script, asked, wor
     assert asked()[0]["messages"][0]["content"] == "standard input:\n```\ndisk on fire\n```\n\nWhat is wrong?"
 
 
-def test_the_last_conversation_is_taken_up_again(terminal, script, asked):
+def test_the_last_conversation_is_taken_up_again(terminal, call, script, asked):
     model = script(default="You said {last}", log="asked.jsonl")
-    chat = terminal("chat", "-m", model, "--session", "trip", "one")
-    chat.until("You said one")
-    chat.type("\x04")
-    chat.until("kept as conversation 1; llm chat -c goes on")
-    assert chat.ended() == 0
+    call("chat", "--once", "-m", model, "--session", "trip", "one")
 
-    chat = terminal("chat", "-m", model, "-c")
+    chat = terminal("chat", "-c")
     chat.until("conversation 1 trip: 1 turn")
     chat.until("You said one")
     chat.type("two\r")
     chat.until("You said two")
+    chat.type("\x04")
+    chat.until("kept as conversation 1; llm chat -c goes on")
     assert [m["content"] for m in asked()[-1]["messages"]] == ["one", "You said one", "two"]

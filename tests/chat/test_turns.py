@@ -21,7 +21,7 @@ def tokens(call):
 
 def test_a_turn_reads_at_most_the_last_answer_and_the_new_message(terminal, tokens):
     questions = ["What is tea?", "And what is coffee?", "Which is stronger?"]
-    chat = terminal("chat", "--seed", "1", "--max-tokens", "30")
+    chat = terminal("chat", "--seed", "1", "--max-tokens", "30", columns=200)
     for question in questions:
         chat.ready()
         chat.type(question + "\r")
