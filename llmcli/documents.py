@@ -159,6 +159,8 @@ def decode(data: bytes, encoding: str | None = None, where: str = "the text") ->
         text = data[start:].decode(chosen)
     except UnicodeDecodeError as error:
         raise _not_encoded(data, start + error.start, chosen, encoding, where) from None
+    except UnicodeError as error:  # punycode and its like do not say where
+        raise UnreadableInput(f"{where} is not {chosen}: {error}") from None
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -168,7 +170,7 @@ def check_encoding(encoding: str | None) -> str | None:
         return None
     try:
         b" ".decode(encoding)
-    except UnicodeError:
+    except UnicodeDecodeError:  # a space alone is half a character of UTF-16
         return encoding
     except (LookupError, ValueError):
         hint = "for example utf-8, utf-16, cp1252, latin-1, shift_jis"

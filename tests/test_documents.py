@@ -65,7 +65,7 @@ def test_utf16_without_its_mark_is_recognised(tmp_path):
         read_document(write(tmp_path, "a.txt", "Hello there".encode("utf-16-le")))
 
 
-@pytest.mark.parametrize("encoding", ["no-such", "zlib", "rot13", "a\0b"])
+@pytest.mark.parametrize("encoding", ["no-such", "zlib", "rot13", "undefined", "a\0b"])
 def test_an_unknown_encoding_is_a_usage_error(encoding):
     with pytest.raises(UsageError, match="unknown encoding"):
         decode(b"abc", encoding)

@@ -219,6 +219,9 @@ def reading(name: str) -> Iterator[None]:
         raise UnreadableInput(f"{name} is not a whole gzip file: {error}") from error
     except UnicodeDecodeError as error:
         raise UnreadableInput(f"{name} is not {error.encoding}: {error.reason}") from error
+    except UnicodeError as error:  # UTF-16 that lacks its mark, and encodings that cannot be read in pieces
+        hint = "without a byte order mark: utf-16-le or utf-16-be" if "BOM" in str(error) else ""
+        raise UnreadableInput(f"{name} cannot be decoded: {error}", hint=hint) from error
     except BrokenPipeError:
         raise
     except OSError as error:

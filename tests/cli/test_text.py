@@ -62,6 +62,22 @@ def test_each_line_is_a_text(call, model):
     assert said.out == "positive\t0.9000\tI love it\n\t\t\nnegative\t0.8000\tIt broke at once\n"
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.csv"])
+@pytest.mark.parametrize(
+    ("encoding", "said_of_it"),
+    [("utf-16", "BOM (without a byte order mark: utf-16-le or utf-16-be)"), ("idna", "cannot be decoded")],
+)
+def test_rows_that_cannot_be_decoded_at_all_are_one_line(call, model, work, name, encoding, said_of_it):
+    (work / name).write_text("text\nWe love it.\n")
+    lines = [] if name.endswith(".csv") else ["--lines"]
+
+    said = call("sentiment", *model, *lines, "--encoding", encoding, name)
+
+    assert (said.code, said.out) == (65, "")
+    assert said_of_it in said.err
+    assert said.err.count("\n") == 1
+
+
 def test_several_files_give_several_answers(call, model, work):
     (work / "a.txt").write_text("two lines")
     (work / "b.txt").write_text("riddle")
