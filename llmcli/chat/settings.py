@@ -66,7 +66,7 @@ def _set_stop(talk: Talk, value: str) -> None:
 
 
 def _set_context(talk: Talk, value: str) -> None:
-    if not value.isdecimal() or not int(value):
+    if not value.isdecimal() or not 0 < int(value) < 2**31:
         raise UsageError(f"the context is a number of tokens, not {value!r}")
     talk.change_model(talk.reference, int(value))
 

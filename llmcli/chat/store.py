@@ -200,7 +200,8 @@ def _create_private(path: Path) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        raise from_os_error(error, f"open the history {path}") from error
+        refused = from_os_error(error, f"open the history {path}")
+        raise type(refused)(refused.message, hint="llm chat --private keeps nothing") from error
 
 
 def _patiently(attempt: Callable[[], object], patience: float) -> None:

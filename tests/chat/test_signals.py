@@ -60,6 +60,7 @@ def ends_at_some_moment(one, kept, signum, number):
     check_history(kept, number)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [3])
 def test_stopped_and_continued_it_goes_on(shell, kept, number):
     stops_at_some_moment(shell(), kept, number)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
 
 import pytest
 from chat.typist import Typist
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
@@ -26,8 +30,6 @@ def typist(tmp_path):
 
 
 def asked(typist):
-    import json
-
     return [json.loads(line) for line in (typist.folder / "asked.jsonl").read_text().splitlines()]
 
 
@@ -152,6 +154,13 @@ def test_the_clipboard_is_asked_for_by_the_terminal_where_no_program_takes_it():
         copy("x", sent.append, {"TERM": "dumb", "SSH_TTY": "/dev/pts/1"})
 
 
+def test_after_a_second_of_silence_the_screen_says_what_it_waits_for(typist):
+    chat = typist.chat("hello there", default="word", delay=1.3)
+
+    assert "reading 2 tokens … 1 s" in chat.talk.screen.stream.getvalue()
+    assert "reading" not in chat.all
+
+
 def test_vi_keys_edit_as_vi_does(typist):
     chat = typist.chat("abc\x1b0x", keys="vi", default="{last}")
 
@@ -174,6 +183,27 @@ def test_the_screen_is_append_only_but_for_one_preview_line():
         wiped = line.split("\r\x1b[K")
         assert all(len(preview) < 40 for preview in wiped)
         assert wiped[0] == "" or len(wiped) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.text(
+            alphabet="a \n*#|-`\x00\x07\x08\r\x1b[]2J;0m\x7f\x80\x9b\x9d\u202e\u2066\ud83d漢", max_size=12
+        ),
+        max_size=12,
+    ),
+    st.booleans(),
+)
+def test_whatever_a_model_says_in_whatever_pieces_nothing_unsafe_reaches_a_terminal(pieces, plain):
+    out = io.StringIO()
+    view = AnswerView(Screen(out, terminal=True, width=lambda: 40, plain=plain))
+    for at, piece in enumerate(pieces):
+        view.feed(Piece(piece, thinking=at == 0))
+    view.end()
+
+    rest = out.getvalue().replace("\r\x1b[K", "")
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", rest)
 
 
 def test_an_answer_in_a_pipe_is_the_text_itself():
