@@ -64,6 +64,7 @@ HELP: dict[str, str] = {
     "offline": "never use the network",
 }
 AT_LEAST_ONE = frozenset({"threads", "context", "parallel"})
+LARGEST = {"threads": 1024, "parallel": 256, "context": 2**31 - 1, "gpu_layers": 2**31 - 1}
 
 
 class Setting(Struct, frozen=True):
@@ -184,6 +185,8 @@ def _problem(key: str, value: Any) -> str | None:
         return f"{value} is below 1"
     if key == "gpu_layers" and isinstance(value, int) and value < 0:
         return f"{value} is below 0"
+    if isinstance(value, int) and value > LARGEST.get(key, value):
+        return f"{value} is above {LARGEST[key]}"
     return None
 
 

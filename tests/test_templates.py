@@ -231,8 +231,12 @@ def test_the_users_sampling_stands_over_the_templates():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("temperature", -1), ("top_p", 0), ("max_tokens", 0), ("temperature", float("nan"))]
-)
+    ("name", "value"),
+    [
+        ("temperature", -1), ("temperature", float("nan")), ("top_p", 0), ("top_k", 2**31),
+        ("max_tokens", 0), ("max_tokens", 2**31), ("seed", 2**63),
+    ],
+)  # fmt: skip
 def test_sampling_out_of_range_is_a_usage_error(name, value):
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')}"):
         sampling_for(built_in("title"), {}, {name: value})

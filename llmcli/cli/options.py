@@ -31,6 +31,9 @@ KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "
 Format = Literal["text", "json", "jsonl", "csv", "tsv"]
 Cut = Literal["head", "tail", "middle"]
 
+LARGEST = 2**31 - 1  # llama.cpp counts tokens and layers in 32 bits
+LARGEST_LONG = 2**63 - 1  # of a seed, of a number of rows
+
 
 def _option(*names: str, group: str, help: str, **settings: Any) -> Any:
     return typer.Option(*names, rich_help_panel=group, help=help, **settings)
@@ -69,8 +72,11 @@ class ModelOptions:
     ] = None  # fmt: skip
     context: Annotated[
         int | None,
-        _model("--context", metavar="N", min=1, help="Context window, in tokens (default: what is needed)."),
-    ] = None
+        _model(
+            "--context", metavar="N", min=1, max=LARGEST,
+            help="Context window, in tokens (default: what is needed).",
+        ),
+    ] = None  # fmt: skip
     parallel: Annotated[
         int | None,
         _model("--parallel", metavar="N", min=1, max=256, help="Texts that are worked on together."),
@@ -122,13 +128,18 @@ class SamplingOptions:
         _sampling("--top-p", metavar="X", min=0, max=1, help="Draw from the likeliest tokens of this mass."),
     ] = None
     top_k: Annotated[
-        int | None, _sampling("--top-k", metavar="N", min=0, help="Draw from the N likeliest tokens.")
+        int | None,
+        _sampling("--top-k", metavar="N", min=0, max=LARGEST, help="Draw from the N likeliest tokens."),
     ] = None
     max_tokens: Annotated[
-        int | None, _sampling("--max-tokens", metavar="N", min=1, help="Longest answer, in tokens.")
+        int | None,
+        _sampling("--max-tokens", metavar="N", min=1, max=LARGEST, help="Longest answer, in tokens."),
     ] = None
     seed: Annotated[
-        int | None, _sampling("--seed", metavar="N", min=0, help="The same seed draws the same answer.")
+        int | None,
+        _sampling(
+            "--seed", metavar="N", min=0, max=LARGEST_LONG, help="The same seed draws the same answer."
+        ),
     ] = None
 
     def given(self) -> dict[str, Any]:
@@ -199,7 +210,9 @@ class OutputOptions:
 class RowOptions:
     """How a batch of rows is run."""
 
-    limit: Annotated[int | None, _rows("--limit", metavar="N", min=1, help="Only the first N rows.")] = None
+    limit: Annotated[
+        int | None, _rows("--limit", metavar="N", min=1, max=LARGEST_LONG, help="Only the first N rows.")
+    ] = None
     max_errors: Annotated[
         int | None, _rows("--max-errors", metavar="N", min=0, help="Stop when more rows fail.")
     ] = None
@@ -293,7 +306,7 @@ def give_signature(function: Callable[..., Any], params: list[inspect.Parameter]
 def _gpu_layers(value: str) -> int | Literal["auto", "all"]:
     if value == "auto" or value == "all":
         return value  # type: ignore[return-value]
-    if value.isdecimal():
+    if value.isdecimal() and int(value) <= LARGEST:
         return int(value)
     raise UsageError(f"--gpu-layers {value}: not a number", hint="auto, all or a number")
 

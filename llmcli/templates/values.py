@@ -89,11 +89,14 @@ def sampling_for(template: Template, values: Mapping[str, Any], options: Mapping
 # What a field of Sampling may be: the words for it, and the test. Bounds are llama.cpp's own meaning of each.
 SAMPLING: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "temperature": ("is a number from 0", lambda v: _number(v) and v >= 0),
-    "top_k": ("is a whole number from 0", lambda v: _whole(v) and v >= 0),
+    "top_k": ("is a whole number from 0 to 2147483647", lambda v: _whole(v) and 0 <= v < 2**31),
     "top_p": ("is a number above 0, at most 1", lambda v: _number(v) and 0 < v <= 1),
     "min_p": ("is a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1),
-    "max_tokens": ("is a whole number from 1", lambda v: v is None or (_whole(v) and v >= 1)),
-    "seed": ("is a whole number from 0", lambda v: _whole(v) and 0 <= v < 2**63),
+    "max_tokens": (
+        "is a whole number from 1 to 2147483647",
+        lambda v: v is None or (_whole(v) and 1 <= v < 2**31),
+    ),
+    "seed": ("is a whole number from 0 to 9223372036854775807", lambda v: _whole(v) and 0 <= v < 2**63),
     "stop": (
         "is a list of texts",
         lambda v: isinstance(v, list | tuple) and all(isinstance(stop, str) and stop for stop in v),
