@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
-from llmcli.atomic import sync_folder
+from llmcli.atomic import sync_folder, write_atomically
 from llmcli.errors import CannotCreate, InputOutputError, LlmError, PermissionRefused
 
 RESUME = "run the same command again: it resumes"
@@ -108,3 +109,12 @@ def cannot_write(error: OSError, path: Path) -> LlmError:
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return CannotCreate(message)
     return InputOutputError(message, hint=RESUME)
+
+
+def write_sidecar(path: Path, about: dict[str, Any]) -> None:
+    """How an output came about, as a JSON file beside it."""
+    data = json.dumps(about, ensure_ascii=False, indent=2, default=str)
+    try:
+        write_atomically(path, data.encode() + b"\n", durable=True)
+    except OSError as error:
+        raise cannot_write(error, path) from error

@@ -29,7 +29,10 @@ _LONGEST = 8  # of the longest texts in characters, the longest in tokens is fou
 
 @dataclass
 class Preflight:
-    """Counts of rows. `whole` says that all were read; `tokens` are of the longest prompt."""
+    """
+    Counts of rows. `whole` says that all were read; `tokens` are of the longest prompt, `around` of a prompt
+    without a text.
+    """
 
     rows: int = 0
     empty: int = 0
@@ -39,6 +42,7 @@ class Preflight:
     longest_row: int = 0
     tokens: int = 0
     too_long: int = 0
+    around: int = 0
     context: int = 0
     known: int = 0
     fate: str = ""
@@ -50,6 +54,13 @@ class Preflight:
 
     def lines(self) -> Iterator[str]:
         """For the user, a sentence each."""
+        if self.around:
+            context = f" of {self.context:,}" if self.context else ""
+            unit = "token" if self.around == 1 else "tokens"
+            yield f"the prompt takes {self.around:,} {unit}{context} beside the text"
+        if not self.rows and not self.whole:
+            yield "how many rows come, and how long they are, is not known before the end of the pipe"
+            return
         some = "" if self.whole else "the first "
         parts = [f"{some}{self.rows:,} row{'' if self.rows == 1 else 's'}"]
         for number, what in (
@@ -69,6 +80,11 @@ class Preflight:
             rows = "row" if self.too_long == 1 else "rows"
             context = f"the context of {self.context:,} tokens"
             yield f"{self.too_long:,} {rows} {verb} {context} and will {self.fate}"
+
+
+def survey_pipe(job: Job, workers: Workers) -> Preflight:
+    """What can be said of rows that nobody has seen yet."""
+    return Preflight(context=workers.info.context, around=_TokenCounter(job, workers).around)
 
 
 def survey(rows: Iterator[Row], job: Job, workers: Workers, seconds: float = SECONDS) -> Preflight:
@@ -91,6 +107,7 @@ def survey(rows: Iterator[Row], job: Job, workers: Workers, seconds: float = SEC
         else:
             found.whole = True
     tokens.finish()
+    found.around = tokens.around
     found.longest_row, found.tokens, found.too_long = tokens.longest_row, tokens.longest, tokens.too_long
     return found
 
@@ -132,7 +149,7 @@ class _TokenCounter:
         self._prompt = renderer(job.template, job.values)
         self._workers = workers
         self._context = workers.info.context
-        (self._around,) = workers.count_tokens([self._prompt("x")])
+        self.around = max(0, workers.count_tokens([self._prompt("x")])[0] - 1)
         self._suspects: list[Row] = []
         self._longest: list[tuple[int, int, str]] = []
         self.too_long = self.longest = self.longest_row = 0
@@ -143,7 +160,7 @@ class _TokenCounter:
         if len(self._longest) < _LONGEST or size > self._longest[0][0]:
             push = heapq.heappushpop if len(self._longest) >= _LONGEST else heapq.heappush
             push(self._longest, (size, -row.number, row.text))
-        if self._context and 4 * size + self._around > self._context:
+        if self._context and 4 * size + self.around > self._context:
             self._suspects.append(row)
             if len(self._suspects) >= _COUNTED_TOGETHER:
                 self._count_suspects()

@@ -8,7 +8,6 @@ written from it in a second pass (`batch`). Without one they are written in inpu
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -17,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from llmcli.atomic import write_atomically
 from llmcli.engines.base import Engine
 from llmcli.errors import LlmError, RowsFailed, Stopped, UsageError
 from llmcli.rows.batch import Batch, Beside, resumable
@@ -26,8 +24,8 @@ from llmcli.rows.job import Job, OutputFormat, Outside, RowOptions, identify, pr
 from llmcli.rows.journal import Journal
 from llmcli.rows.json_reader import JsonReader
 from llmcli.rows.lock import Lock
-from llmcli.rows.output_file import cannot_write, is_replaceable, output_file, writing, zipped
-from llmcli.rows.preflight import Preflight, survey
+from llmcli.rows.output_file import cannot_write, is_replaceable, output_file, write_sidecar, writing, zipped
+from llmcli.rows.preflight import Preflight, survey, survey_pipe
 from llmcli.rows.progress import progress, summary_lines
 from llmcli.rows.readers import Reader, Row, bad_row, open_reader
 from llmcli.rows.source import Source
@@ -139,7 +137,7 @@ class _Run:
 
     def to_stream(self, path: Path | None) -> None:
         """No journal: results in input order as they come, to standard output or a device."""
-        format = output_format(_ending(path) if path else "", self.options.output_format)
+        format = output_format(path, self.options.output_format)
         check_formats(format, path is None and self.outside.stdout_is_terminal)
         with self._reader() as reader, self._stream(path) as stream:
             writer = self._writer(format, stream, reader, self._columns_at_once(reader, format))
@@ -162,7 +160,7 @@ class _Run:
     def to_file(self, output: Path) -> None:
         """Through the journal, into a file that is complete or not there."""
         beside = Beside(output)
-        format = output_format(_ending(output), self.options.output_format)
+        format = output_format(output, self.options.output_format)
         with Lock(beside.lock, str(output)):
             self.source.spool_to(beside.spool)
             with self._reader() as reader:
@@ -182,7 +180,7 @@ class _Run:
                     self._fill(batch, reader, format)
                     self._write_output(batch, beside, format, reader.columns or tuple(self._seen))
             if self.options.sidecar:
-                _write_sidecar(beside.sidecar, about)
+                write_sidecar(beside.sidecar, about)
             if not self.summary.failed and not self.options.keep_journal:
                 journal.remove()
             beside.spool.unlink(missing_ok=True)
@@ -213,14 +211,18 @@ class _Run:
         """Survey a file before the first row, and tell what was found to those who want to know."""
         if journal.resumed:
             self.outside.note(f"resuming: {journal.resumed:,} answers are in {journal.path}")
-        if not self.source.regular:
+        talkative = self.outside.verbose or self.outside.stderr_is_terminal
+        if self.source.regular:
+            self.outside.status(f"reading {self.source.name}")
+            with self._reader() as reader:
+                found = survey(self._rows(reader), self.job, self.workers)
+            self.outside.status("")
+        elif talkative:
+            found = survey_pipe(self.job, self.workers)
+        else:
             return None
-        self.outside.status(f"reading {self.source.name}")
-        with self._reader() as reader:
-            found = survey(self._rows(reader), self.job, self.workers)
-        self.outside.status("")
         found.known = journal.resumed
-        if self.outside.verbose or self.outside.stderr_is_terminal:
+        if talkative:
             for line in found.lines():
                 self.outside.note(line)
         elif found.too_long:
@@ -359,26 +361,8 @@ class _Run:
         return RowsFailed(message, hint=hint)
 
 
-def _ending(path: Path) -> str:
-    """
-    The ending that says a format, without `.gz`.
-
-    >>> _ending(Path("out.jsonl.gz")), _ending(Path("v1.2/out"))
-    ('.jsonl', '')
-    """
-    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
-
-
 def _text_or_error(row: Row) -> str | LlmError:
     return row.text if row.error is None else row.error
-
-
-def _write_sidecar(path: Path, about: dict[str, Any]) -> None:
-    data = json.dumps(about, ensure_ascii=False, indent=2, default=str)
-    try:
-        write_atomically(path, data.encode() + b"\n", durable=True)
-    except OSError as error:
-        raise cannot_write(error, path) from error
 
 
 class _Terminal:

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from llmcli.errors import LlmError, UsageError
@@ -234,9 +235,17 @@ def _undecodable_shown(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
-def output_format(ending: str, asked: OutputFormat | None) -> OutputFormat:
-    """The format that was asked for, or that the output's ending says; text otherwise."""
-    return asked or ENDINGS.get(ending, "text")
+def output_format(path: Path | None, asked: OutputFormat | None) -> OutputFormat:
+    """
+    The format that was asked for, or that the output's ending says (`.gz` aside); text otherwise.
+
+    >>> output_format(Path("out.jsonl.gz"), None), output_format(Path("v1.csv/out"), None)
+    ('jsonl', 'text')
+    """
+    if asked is not None or path is None:
+        return asked or "text"
+    unpacked = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return ENDINGS.get(unpacked.suffix.lower(), "text")
 
 
 def check_formats(format: OutputFormat, to_terminal: bool) -> None:

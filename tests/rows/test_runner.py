@@ -502,6 +502,14 @@ def test_verbose_tells_what_is_ahead_and_what_became_of_it(batches):
     assert "5 rows, 3 distinct texts, 3 asked in" in done.stderr
 
 
+def test_of_a_pipe_it_is_told_what_can_be_told(batches):
+    done = batches().run(None, "out.csv", stdin=b"one\ntwo\n", input_format="lines", verbose=True)
+
+    assert "the prompt takes 1 token of 8,192 beside the text" in done.stderr
+    assert "is not known before the end of the pipe" in done.stderr
+    assert "2 rows, 2 asked in" in done.stderr
+
+
 def test_a_dry_run_asks_nothing_and_shows_the_plan(batches, asked):
     batch = batches(context=12)
     batch.write("rows.csv", table(range(3)) + "4," + "word " * 20 + "\n")
