@@ -125,7 +125,7 @@ class _Stream(io.RawIOBase):
     """
 
     def __init__(self, stream: BinaryIO, spool: Path | None) -> None:
-        pass  # X
+        self._source = stream  # its descriptor is closed when nobody holds it
         self._read = getattr(stream, "read1", stream.read)
         self._stopped = False
         self._poll: select.poll | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -76,6 +77,20 @@ def test_rows_that_cannot_be_decoded_at_all_are_one_line(call, model, work, name
     assert (said.code, said.out) == (65, "")
     assert said_of_it in said.err
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--lines"], ["--input-format", "csv"]])
+@pytest.mark.parametrize("output", [[], ["-o", "out.csv"]])
+def test_a_named_pipe_holds_rows_too(call, model, work, words, output):
+    os.mkfifo(work / "pipe")
+    writer = threading.Thread(target=(work / "pipe").write_text, args=("text\nWe love it.\n",))
+    writer.start()
+
+    said = call("sentiment", *model, *words, "pipe", *output)
+    writer.join()
+
+    assert (said.code, said.err) == (0, "")
+    assert "We love it." in ((work / "out.csv").read_text() if output else said.out)
 
 
 def test_several_files_give_several_answers(call, model, work):
