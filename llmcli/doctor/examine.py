@@ -12,6 +12,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmcli import __version__, config, machine, paths
 from llmcli.doctor import hardware, probe
@@ -19,6 +20,9 @@ from llmcli.doctor.findings import Finding, problem
 from llmcli.doctor.probe import Engine
 from llmcli.errors import LlmError
 from llmcli.registry import nearest
+
+if TYPE_CHECKING:
+    from llmcli.models.resolve import ModelFile
 
 NEEDED = ("llama-cpp-python", "typer", "huggingface-hub", "httpx", "prompt-toolkit", "jinja2")
 OPTIONAL = {"pypdf": "documents", "python-docx": "documents", "pyarrow": "parquet", "ray": "ray"}
@@ -101,7 +105,10 @@ def _is_ours(command: Path) -> bool:
 
 def _engine(engine: Engine) -> Iterator[Finding]:
     yield Finding("llama.cpp", "build", engine.build)
-    yield Finding("llama.cpp", "CPU features", " ".join(engine.features) or "none", data=engine.system)
+    features = " ".join(engine.features) or "none"
+    if "AMX_INT8" in engine.features and os.environ.get("LLMCLI_AMX") != "1":
+        features += " (AMX is kept off: some compilers break it; LLMCLI_AMX=1 turns it on)"
+    yield Finding("llama.cpp", "CPU features", features, data=engine.system)
     yield Finding("llama.cpp", "GPU support", "yes" if engine.gpu_support else "no, CPU only")
     for device in engine.devices:
         value = f"{device.name}: {device.description}"
@@ -219,8 +226,7 @@ def _model(environ: Mapping[str, str], speed: bool) -> Iterator[Finding]:
     except LlmError as error:
         yield problem("model", "default", error)
         return
-    verified = "its checksum is right" if model.sha256 else "no checksum is known to hold it against"
-    yield Finding("model", "default", f"{settings.model}: {model.path}, a whole GGUF, {verified}")
+    yield _verified(settings.model, model)
     if not header.chat_template and not (model.entry and model.entry.chat_template):
         yield Finding(
             "model", "chat template", "none", "problem", "another model, or chat_template in models.yaml", 4
@@ -229,12 +235,24 @@ def _model(environ: Mapping[str, str], speed: bool) -> Iterator[Finding]:
         yield _speed(model, settings)
 
 
-def _speed(model: object, settings: config.Config) -> Finding:
+def _verified(name: str, model: ModelFile) -> Finding:
+    """A hash that models.yaml or the hub knows was held against the file already; the package's is now."""
+    from llmcli.models import checksum
+
+    verified = "its checksum is right"
+    if model.sha256 is None:
+        expected = checksum.packaged_sha256(model.path)
+        if expected is not None and expected != checksum.sha256_of(model.path):
+            value = f"{model.path} is not the file that was installed"
+            return Finding("model", "default", value, "problem", "pip install --force-reinstall llmcli", 4)
+        verified = verified if expected else "no checksum is known to hold it against"
+    return Finding("model", "default", f"{name}: {model.path}, a whole GGUF, {verified}")
+
+
+def _speed(model: ModelFile, settings: config.Config) -> Finding:
     from llmcli.doctor.speed import measure
     from llmcli.engines.base import EngineOptions
-    from llmcli.models.resolve import ModelFile
 
-    assert isinstance(model, ModelFile)
     options = EngineOptions(
         threads=settings.threads, gpu_layers=settings.gpu_layers, kv_type=settings.kv_type
     )

@@ -44,6 +44,22 @@ def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
+def packaged_sha256(path: Path) -> str | None:
+    """The hash that the package's installer noted for one of its files; None for an editable install."""
+    import base64
+    import importlib.metadata
+
+    try:
+        files = importlib.metadata.files("llmcli") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        noted = file.hash if file.name == path.name else None
+        if noted and noted.mode == "sha256" and Path(str(file.locate())).resolve() == path.resolve():
+            return base64.urlsafe_b64decode(noted.value + "=").hex()
+    return None
+
+
 def forget(path: Path) -> None:
     """Drop what is remembered, so that the next `sha256_of` reads every byte again."""
     stamps.forget(KIND, path)

@@ -140,10 +140,11 @@ def verify_again(name: str, meter: Meter) -> tuple[bool, str]:
         found = checksum.sha256_of(model.path, meter.advance)
     except LlmError as error:
         return True, str(error)
-    if model.sha256 is None:
+    expected = model.sha256 or checksum.packaged_sha256(model.path)
+    if expected is None:
         return False, f"a whole GGUF, {_parts(header)}SHA-256 {found} (none is known to hold it against)"
-    if found != model.sha256:
-        return True, f"wrong: SHA-256 {found} and not {model.sha256}"
+    if found != expected:
+        return True, f"wrong: SHA-256 {found} and not {expected}"
     return False, f"right: SHA-256 {found}"
 
 
