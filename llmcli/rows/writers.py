@@ -124,8 +124,8 @@ class RecordWriter:
             record["finish_reason"] = outcome.finish_reason
             record["tokens"] = {"prompt": outcome.usage.prompt, "answer": outcome.usage.answer}
             record["chunks"] = outcome.chunks
-            if self._results.spans:  # no column of the input is here that could have this name
-                record["spans"] = record.pop(f"{self._results.name}_spans")
+        if self._results.spans:  # no column of the input is here that could have this name
+            record["spans"] = record.pop(f"{self._results.name}_spans")
         record |= {"model": about["model"]["name"], "template": about["template"]["name"]}
         self._put(to_json(record | {"provenance": about}) + "\n")
 
