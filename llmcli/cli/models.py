@@ -212,9 +212,8 @@ def verify(
         if problem:
             bad.append(name)
     if bad:
-        raise ModelError(
-            f"{', '.join(bad)}: not as it should be", hint="llm models rm NAME, then pull it again"
-        )
+        again = "pip install --force-reinstall llmcli" if bad == ["starter"] else "llm models rm, then pull"
+        raise ModelError(f"{', '.join(bad)}: not as it should be", hint=again)
 
 
 @app.command("scan", cls=Command, epilog="llm models scan\nllm summarize -m ollama:llama3.2 report.txt")
