@@ -82,6 +82,7 @@ def prepare(asked: Asked, env: Environment) -> Task:
     """Check everything that can be checked before a model is loaded."""
     chosen = inputs.choose(asked.files, asked.input, env, asked.example, asked.rows.input_format)
     results.form_name(asked.output, chosen.kind)
+    _keep_the_input(chosen, asked.output.output, env)
     values = check_values(asked.template, asked.values)
     model = opening.choose(env, asked.model)
     if chosen.kind in ("rows", "lines"):
@@ -91,6 +92,14 @@ def prepare(asked: Asked, env: Environment) -> Task:
         label_set(template, values)
     sampling = sampling_for(template, values, asked.sampling.given())
     return Task(asked, template, values, sampling, chosen, model)
+
+
+def _keep_the_input(chosen: Inputs, output: str | None, env: Environment) -> None:
+    """Raise UsageError where the output would take the place of a file that is read."""
+    if output is None or output == "-" or not (env.cwd / output).is_file():
+        return
+    if any(name != inputs.STDIN and (env.cwd / output).samefile(env.cwd / name) for name in chosen.files):
+        raise UsageError(f"{output} is the input itself", hint="choose another -o")
 
 
 def _on_its_first_day(model: Chosen, output: str | None, env: Environment) -> Chosen:

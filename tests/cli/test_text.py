@@ -254,6 +254,17 @@ def test_an_output_in_no_folder_is_73(call, model):
     assert call("title", *model, "-o", "no/such/out.txt", "--text", "a").code == 73
 
 
+@pytest.mark.parametrize("output", ["a.txt", "./a.txt", "link.txt"])
+def test_the_input_is_never_overwritten(call, model, work, output):
+    (work / "a.txt").write_text("riddle")
+    (work / "link.txt").symlink_to("a.txt")
+
+    said = call("title", *model, "a.txt", "-o", output)
+
+    assert (said.code, said.err) == (2, f"llm: error: {output} is the input itself (choose another -o)\n")
+    assert (work / "a.txt").read_text() == "riddle"
+
+
 def test_formats_that_contradict_each_other_are_refused(call, model):
     assert call("title", *model, "--json", "--format", "csv", "--text", "a").code == 2
     assert call("title", *model, "-o", "out.parquet", "--text", "a").code == 2
