@@ -82,7 +82,7 @@ def choose(
             raise UsageError("nothing to read", hint=f"for example: {example}")
         names = (STDIN,)
     for name in names:
-        if name != STDIN and not _exists(env.cwd / name):
+        if not name or (name != STDIN and not _exists(env.cwd / name)):
             raise _missing(name)
     kind = "rows" if row_format and not texts else _kind(names, texts, options.lines)
     return Inputs(kind, names, texts, options.encoding)
@@ -120,5 +120,7 @@ def _exists(path: Path) -> bool:
 
 
 def _missing(name: str) -> MissingInput:
+    if not name:  # "$FILE" with nothing in it
+        return MissingInput("no file ''", hint="a file's name is empty")
     shown = name if len(name) <= 60 else f"{name[:57]}…"
     return MissingInput(f"no file {shown!r}", hint=f"for text itself: --text {as_word(shown)}")

@@ -221,7 +221,7 @@ def _bars(result: Result) -> str:
 def _heading(shape: Shape, answer: Answer, number: int) -> str:
     if not shape.headings or shape.kind != "documents":
         return ""
-    return ("\n" if number else "") + f"==> {answer.item.shown} <==\n"
+    return ("\n" if number else "") + f"==> {_flat(answer.item.shown)} <==\n"
 
 
 def _ended(text: str) -> str:

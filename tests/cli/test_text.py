@@ -100,6 +100,8 @@ def test_several_files_give_several_answers(call, model, work):
     files = ("a.txt", "b.txt")
 
     assert call("title", *model, *files).out == "==> a.txt <==\none\ntwo\n\n==> b.txt <==\n42\n"
+    (work / "d\ne.txt").write_text("riddle")
+    assert call("title", *model, "b.txt", "d\ne.txt").out == "==> b.txt <==\n42\n\n==> d e.txt <==\n42\n"
     assert call("title", "-q", *model, *files).out == "one\ntwo\n42\n"
     assert call("sentiment", *model, "c.txt", "c.txt").out == "positive\t0.9000\tc.txt\n" * 2
 
@@ -119,6 +121,7 @@ def test_no_input_on_a_terminal_is_a_usage_error_with_an_example(call, model):
         ("costs $5", "--text 'costs $5'"),
         ("x" * 5000, "no file 'xxx"),
         ("a\0b", "no file"),
+        ("", "no file '' (a file's name is empty)"),
     ],
 )
 def test_text_in_the_place_of_a_file_is_told_how_to_be_given(call, words, advice):
