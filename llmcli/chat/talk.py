@@ -47,6 +47,8 @@ NOTES: dict[State, str] = {
     "degenerate": "■ the answer only repeated itself and was stopped (/regen answers anew)",
 }
 
+NOTHING_YET: dict[State, str] = {"stopped": "■ stopped before the first word (/regen asks again)"}
+
 
 @dataclass(frozen=True)
 class Attachment:
@@ -248,7 +250,7 @@ class Talk:
             conversation.begin_answer(seed)
         items = follow(lambda: engine.stream(prompt, sampling), self.signals)
         state, usage = self._write_down(items, view, before)
-        view.end(NOTES.get(state, ""))
+        view.end(NOTES.get(state, "") if view.text or before else NOTHING_YET.get(state, ""))
         if state == "failed" and not view.text and before is None:
             self._give_back()
         self._tell_trouble()

@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
+import signal
+import threading
+import time
 
 import pytest
 from chat.typist import Typist
@@ -159,6 +163,21 @@ def test_after_a_second_of_silence_the_screen_says_what_it_waits_for(typist):
 
     assert "reading 2 tokens … 1 s" in chat.talk.screen.stream.getvalue()
     assert "reading" not in chat.all
+
+
+def test_an_answer_that_was_stopped_before_its_first_word_can_be_asked_for_again(typist):
+    def interrupt():
+        log = typist.folder / "asked.jsonl"
+        while not (log.exists() and log.stat().st_size):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    chat = typist.chat("go", "/continue", default="one two", delay=5.0, log="asked.jsonl")
+
+    assert "stopped before the first word (/regen asks again)" in chat.all
+    assert "there is no answer to go on with" in chat.all
+    assert [m.content for m in chat.talk.conversation.messages()] == ["go"]
 
 
 def test_vi_keys_edit_as_vi_does(typist):
