@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 
 import pytest
 from engines.conftest import ask
@@ -41,6 +43,63 @@ def test_rows_survive_the_death_of_the_child_before_the_first_answer(name, open_
 
     assert 10 == len(answers)
     assert all(isinstance(answer, Completion) for answer in answers.values())
+
+
+def test_two_calls_at_once_both_survive_the_death_of_the_child(open_tiny):
+    engine = open_tiny("llama", context=256, parallel=4)
+    both_began = threading.Event()
+
+    def prompts(name):
+        yield ask(name)
+        both_began.wait(20)
+        yield from (ask(f"{name} {n}") for n in range(12))
+
+    first, second = (engine.generate(prompts(name), Sampling(max_tokens=60)) for name in ("One", "Other"))
+    seen = [next(first), next(second)]
+    both_began.set()
+    time.sleep(0.05)
+    os.kill(engine.pid, signal.SIGKILL)
+
+    seen += list(first)  # starts the new child; only then does the second call hear of the death
+    seen += _within(20, second)
+
+    assert 26 == len(seen)
+    assert all(isinstance(answer, Completion) for _, answer in seen)
+
+
+def _within(seconds, items):
+    """The items that an iterator gives in so many seconds: one that hangs must not hang the tests."""
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(items), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found
+
+
+def test_a_count_survives_a_death_that_is_none_of_its_business(open_tiny):
+    engine = open_tiny("llama", context=256)
+    engine.count_tokens(["a"])
+    os.kill(engine.pid, signal.SIGKILL)
+
+    assert [1] <= engine.count_tokens(["a"])
+
+
+def test_a_closed_engine_says_so_to_a_call_at_work(open_tiny):
+    engine = open_tiny("llama", context=256)
+    answers = engine.score((ask(f"Text {n}") for n in range(100_000)), LABELS)
+    next(answers)
+    engine.close()
+
+    with pytest.raises(EngineCrashed, match="closed"):
+        list(answers)
+
+
+def test_ctrl_c_while_the_child_starts_is_the_parents(open_tiny):
+    engine = open_tiny("llama", context=256)
+    time.sleep(0.1)  # in the middle of its imports
+    os.kill(engine.pid, signal.SIGINT)
+
+    assert engine.count_tokens(["a"])
 
 
 def test_a_death_while_loading_names_the_signal(open_tiny):

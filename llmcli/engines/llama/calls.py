@@ -8,13 +8,14 @@ an answer, and lets only so many be under way that memory stays flat.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from llmcli.engines.llama import wire
-from llmcli.errors import EngineCrashed, LlmError, UnreadableInput
+from llmcli.errors import EngineCrashed, UnreadableInput
 from llmcli.messages import Prompt
 
 if TYPE_CHECKING:
@@ -23,13 +24,26 @@ if TYPE_CHECKING:
 UNDER_WAY = 128
 UNDER_WAY_CHARACTERS = 4_000_000
 DEATHS_BEFORE_ANY_ANSWER = 3
+TRIALS = 3
+"""How often a prompt is tried where another call, working beside it, may have killed the child."""
 
 
 @dataclass(frozen=True)
 class Died:
-    """The child of this epoch is no more."""
+    """The child of this epoch is no more; `alone`: nobody else had asked it anything."""
 
     epoch: int
+    alone: bool = False
+
+
+@dataclass(eq=False)
+class _Asked:
+    """A prompt under way with the child of an epoch; `deaths` counts those it was tried alone with."""
+
+    position: int
+    prompt: Prompt
+    epoch: int
+    deaths: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,13 +64,15 @@ class Call:
         self._prompts = prompts
         self._make_request = make_request
         self.inbox: SimpleQueue[Any] = SimpleQueue()
-        self._under_way: dict[int, tuple[int, Prompt]] = {}
+        self._under_way: dict[int, _Asked] = {}
+        self._again: deque[_Asked] = deque()
+        self._alone: int | None = None
         self._room = threading.Condition()
         self._characters = 0
         self._closed = False
         self._paused = False
         self._answers = 0
-        self._deaths = 0
+        self._deaths: set[int] = set()
 
     def results(self) -> Iterator[tuple[int, Any]]:
         """(position, answer or LlmError), as they come."""
@@ -64,7 +80,7 @@ class Call:
         threading.Thread(target=self._feed, daemon=True).start()
         exhausted = False
         try:
-            while not exhausted or self._under_way:
+            while not exhausted or self._under_way or self._again:
                 item = self.inbox.get()
                 if isinstance(item, _Exhausted):
                     if item.error is not None:
@@ -74,6 +90,7 @@ class Call:
                     yield from self._recover(item)
                 else:
                     yield from self._take(item)
+                self._ask_again()
         finally:
             self._close()
 
@@ -81,12 +98,12 @@ class Call:
 
     def _feed(self) -> None:
         error: BaseException | None = None
-        many = getattr(self._prompts, "__len__", lambda: 0)() > 1
         try:
+            many = getattr(self._prompts, "__len__", lambda: 0)() > 1
             for position, prompt in enumerate(self._prompts):
                 if not self._wait_for_room(len(prompt.text)):
                     return
-                self._send(position, prompt, many or position > 0)
+                self._send(_Asked(position, prompt, self._engine.epoch), many or position > 0)
         except BaseException as raised:
             error = raised
         self.inbox.put(_Exhausted(error))
@@ -102,79 +119,80 @@ class Call:
             self._characters += characters
             return not self._closed
 
-    def _send(self, position: int, prompt: Prompt, many: bool) -> int:
+    def _send(self, asked: _Asked, many: bool) -> int:
         request = self._engine.new_id(self)
         with self._room:
-            self._under_way[request] = (position, prompt)
-        epoch = self._engine.epoch
+            self._under_way[request] = asked
         try:
-            if not self._engine.send(self._make_request(request, prompt, many)):
-                self.inbox.put(Died(epoch))
-        except UnicodeEncodeError as error:
-            self.inbox.put(wire.failed(request, _surrogate(error)))
+            if not self._engine.send(self._make_request(request, asked.prompt, many), asked.epoch):
+                self.inbox.put(Died(asked.epoch))
+        except UnreadableInput as error:
+            self.inbox.put(wire.failed(request, error))
+        if self._closed:  # since: its cancel may have come before this request
+            self._engine.forget(request)
+            self._engine.cancel((request,))
         return request
 
     # the thread that takes answers
 
     def _take(self, message: Any) -> Iterator[tuple[int, Any]]:
-        position = self._settle(message.id)
-        if position is not None:
+        asked = self._settle(message.id)
+        if asked is not None:
             self._answers += 1
-            yield position, self._engine.answer(message)
+            yield asked.position, self._engine.answer(message)
 
-    def _settle(self, request: int) -> int | None:
+    def _settle(self, request: int) -> _Asked | None:
         """A request is done: room for another."""
         with self._room:
-            found = self._under_way.pop(request, None)
-            if found is None:
+            asked = self._under_way.pop(request, None)
+            if asked is None:
                 return None
-            self._characters -= len(found[1].text)
+            self._characters -= len(asked.prompt.text)
             self._room.notify()
         self._engine.forget(request)
-        return found[0]
+        return asked
 
     def _recover(self, died: Died) -> Iterator[tuple[int, Any]]:
         """
-        Ask again, one at a time, what was under way when the child died.
+        What was under way when the child died is asked again, one at a time.
 
         What kills a child when it is alone with it is to blame, and its error; the others go on.
+        Another call may have started the new child before this one hears of the death: what was lost
+        is known by the epoch that it was sent to.
         """
-        if died.epoch != self._engine.epoch:
+        with self._room:
+            lost = [request for request, asked in self._under_way.items() if asked.epoch <= died.epoch]
+        if not lost:
             return  # told twice
         self._pause(True)
-        again = list(self._under_way.values())
-        for request in list(self._under_way):
-            self._settle(request)
+        again = [asked for request in lost if (asked := self._settle(request))]
+        tried = lost == [self._alone]
         reason = self._engine.revive(died.epoch)
-        self._count_death(reason)
-        for position, prompt in again:
-            yield position, self._alone(position, prompt)
-        self._pause(False)
+        self._count_death(died.epoch, reason)
+        if tried:
+            again[0].deaths += 1
+            if died.alone or again[0].deaths == TRIALS:
+                yield again[0].position, reason
+                return
+        self._again.extendleft(reversed(again))
 
-    def _alone(self, position: int, prompt: Prompt) -> Any:
-        with self._room:
-            self._characters += len(prompt.text)
-        request = self._send(position, prompt, False)
-        while True:
-            item = self.inbox.get()
-            if isinstance(item, Died):
-                if item.epoch != self._engine.epoch:
-                    continue
-                self._settle(request)
-                reason = self._engine.revive(item.epoch)
-                self._count_death(reason)
-                return reason
-            if isinstance(item, _Exhausted):
-                self.inbox.put(item)  # for `results`, when this is over
-                continue
-            if item.id == request:
-                self._settle(request)
-                self._answers += 1
-                return self._engine.answer(item)
+    def _ask_again(self) -> None:
+        """The next of those that a death has left over, when the one before is answered; then all go on."""
+        if self._alone in self._under_way:
+            return
+        self._alone = None
+        if self._again:
+            asked = self._again.popleft()
+            asked.epoch = self._engine.epoch
+            with self._room:
+                self._characters += len(asked.prompt.text)
+            self._alone = self._send(asked, False)
+        elif self._paused:
+            self._pause(False)
 
-    def _count_death(self, reason: EngineCrashed) -> None:
-        self._deaths += 1
-        if not self._answers and self._deaths >= DEATHS_BEFORE_ANY_ANSWER:
+    def _count_death(self, epoch: int, reason: EngineCrashed) -> None:
+        self._deaths.add(epoch)
+        if not self._answers and len(self._deaths) >= DEATHS_BEFORE_ANY_ANSWER:
             raise reason
 
     def _pause(self, paused: bool) -> None:
@@ -188,14 +206,7 @@ class Call:
             pending = tuple(self._under_way)
             self._room.notify()
         self._engine.unregister(self)
+        for request in pending:
+            self._engine.forget(request)
         if pending:
-            for request in pending:
-                self._engine.forget(request)
-            self._engine.send(wire.Cancel(pending))
-
-
-def _surrogate(error: UnicodeEncodeError) -> LlmError:
-    return UnreadableInput(
-        f"the text holds half a surrogate pair (\\u{ord(error.object[error.start]):04x}) and is not Unicode",
-        "repair the text where it comes from",
-    )
+            self._engine.cancel(pending)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
@@ -31,6 +32,14 @@ from llmcli.models import ModelFile, gguf
 from llmcli.models.checksum import sha256_of
 
 CHECK_SECONDS = 1.0
+
+
+@dataclass(eq=False)
+class _Loading:
+    """One child's loading of the model: `done` when it said how that went, or died."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    result: wire.Loaded | LlmError | None = None
 
 
 class Stream:
@@ -67,18 +76,18 @@ class LlamaEngine:
         self._routes: dict[int, SimpleQueue[Any]] = {}
         self._activity = "starting"
         self._closed = False
-        self._obituary = EngineCrashed("the engine is closed")
+        self._obituary = EngineCrashed("the engine died")
         self.epoch = 0
         self._start_child()  # imports while we look at the file
         try:
             self._stamps = _stamps(model.parts)
             self._header = gguf.check(model.path)
-        except LlmError:
+        except BaseException:  # Ctrl-C too: nobody else knows of the child yet
             self.close()
             raise
         self._checked = time.monotonic()
         self._started = time.time() if options.started is None else options.started
-        self._child.send(self._load_message())
+        self.send(self._load_message(), self.epoch)
 
     # Engine
 
@@ -120,20 +129,23 @@ class LlamaEngine:
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Piece | Completion]:
         """Pieces, then the Completion. Another thread may close it, also while this one waits for a piece."""
-        request, inbox = self._open_route()
-        return Stream(self._streamed(request, inbox, prompt, sampling), lambda: inbox.put(None))
+        inbox = SimpleQueue[Any]()
+        return Stream(self._streamed(inbox, prompt, sampling), lambda: inbox.put(None))
 
     def _streamed(
-        self, request: int, inbox: SimpleQueue[Any], prompt: Prompt, sampling: Sampling
+        self, inbox: SimpleQueue[Any], prompt: Prompt, sampling: Sampling
     ) -> Generator[Piece | Completion, None, None]:
-        done = False
+        constrained = _constrained(sampling)
+        self._loaded()
+        request, done = self._open_route(inbox), False
         try:
-            constrained = _constrained(sampling)
-            self._loaded()
-            if not self._child.send(wire.Generate(request, prompt, constrained, stream=True)):
-                inbox.put(Died(self.epoch))
+            epoch = self.epoch
+            if not self.send(wire.Generate(request, prompt, constrained, stream=True), epoch):
+                inbox.put(Died(epoch))
             while not done:
-                item = self._next(inbox)
+                item = _next(inbox, epoch)
+                if isinstance(item, Died):
+                    raise self.revive(item.epoch)
                 if item is None:
                     return
                 if isinstance(item, wire.Written):
@@ -147,7 +159,7 @@ class LlamaEngine:
         finally:
             self.forget(request)
             if not done:
-                self._child.send(wire.Cancel((request,)))
+                self.cancel((request,))
 
     def generate(
         self, prompts: Iterable[Prompt], sampling: Sampling
@@ -198,17 +210,25 @@ class LlamaEngine:
 
     def new_id(self, call: Call) -> int:
         """An id whose answers go to this call."""
-        request = next(self._ids)
-        self._routes[request] = call.inbox
-        return request
+        return self._open_route(call.inbox)
 
     def forget(self, request: int) -> None:
         """What still comes for this id is of no interest."""
         self._routes.pop(request, None)
 
-    def send(self, message: wire.ToChild) -> bool:
-        """To the child that lives now; False where it has died."""
-        return self._child.send(message)
+    def send(self, message: wire.ToChild, epoch: int) -> bool:
+        """
+        To the child of this epoch; False where it has died.
+
+        Raises UnreadableInput for a text with half a surrogate pair.
+        """
+        with self._lock:
+            child = self._child if epoch == self.epoch else None
+        return child is not None and child.send(message)
+
+    def cancel(self, requests: tuple[int, ...]) -> None:
+        """These are not wanted any more; with the child that they were sent to, they are gone anyway."""
+        self.send(wire.Cancel(requests), self.epoch)
 
     def answer(self, message: Any) -> Completion | LabelScores | LlmError:
         """What a message means; ModelError where the file was changed under the model."""
@@ -228,24 +248,25 @@ class LlamaEngine:
         and EngineCrashed where the new child cannot load the model.
         """
         with self._lock:
-            if epoch != self.epoch or self._closed:
-                return self._obituary
-            self._obituary = self._child.obituary("at work")
-            self._check_file(0)
-            self._child.close()
-            self.epoch += 1
-            self._start_child()
-            self._child.send(self._load_message())
+            if self._closed:
+                raise EngineCrashed("the engine is closed")
+            if epoch == self.epoch:
+                self._obituary = self._child.obituary("at work")
+                self._check_file(0)
+                self._child.close()
+                self.epoch += 1
+                self._start_child()
+                self.send(self._load_message(), self.epoch)
+            obituary = self._obituary
         self._loaded()
-        return self._obituary
+        return obituary
 
     # the child
 
     def _start_child(self) -> None:
-        self._load_result: wire.Loaded | LlmError | None = None
-        self._load_done = threading.Event()
-        epoch = self.epoch
-        self._child = ChildProcess(lambda message: self._receive(epoch, message))
+        epoch, loading = self.epoch, _Loading()
+        self._loading = loading
+        self._child = ChildProcess(lambda message: self._receive(epoch, loading, message))
 
     def _load_message(self) -> wire.Load:
         options, header, entry = self._options, self._header, self._model.entry
@@ -274,19 +295,20 @@ class LlamaEngine:
             started=self._started,
         )
 
-    def _receive(self, epoch: int, message: wire.ToParent | None) -> None:
+    def _receive(self, epoch: int, loading: _Loading, message: wire.ToParent | None) -> None:
         """On the listening thread: every message of the child, and None at its end."""
         if message is None:
+            loading.done.set()
             self._bury(epoch)
         elif isinstance(message, wire.Progress):
             self._activity = message.text
         elif isinstance(message, wire.Loaded):
             self._activity = ""
-            self._load_result = message
-            self._load_done.set()
+            loading.result = message
+            loading.done.set()
         elif isinstance(message, wire.Failed) and message.id == 0:
-            self._load_result = wire.as_error(message)
-            self._load_done.set()
+            loading.result = wire.as_error(message)
+            loading.done.set()
         else:
             route = self._routes.get(message.id)
             if route is not None:
@@ -295,50 +317,56 @@ class LlamaEngine:
                 self._activity = ""
 
     def _bury(self, epoch: int) -> None:
-        if epoch != self.epoch:
-            return
-        self._load_done.set()
+        """
+        Tell everybody who waits for an answer.
+
+        Also where a new child is there already: who asked that one knows by the epoch that it is not meant.
+        """
         with self._lock:
-            inboxes = {id(inbox): inbox for inbox in self._routes.values()}
-            inboxes.update({id(call.inbox): call.inbox for call in self._calls})
-        for inbox in inboxes.values():
-            inbox.put(Died(epoch))
+            at_work = {id(inbox): inbox for inbox in list(self._routes.values())}
+            everybody = at_work | {id(call.inbox): call.inbox for call in self._calls}
+        for inbox in everybody.values():
+            inbox.put(Died(epoch, alone=len(at_work) == 1))
 
     def _loaded(self) -> wire.Loaded:
         """Wait for the model; raises what kept it from being loaded."""
-        self._load_done.wait()
-        result = self._load_result
-        if result is None:
+        with self._lock:
+            child, loading = self._child, self._loading
+        loading.done.wait()
+        if loading.result is None:
+            if self._closed:
+                raise EngineCrashed("the engine is closed")
             self._check_file(0)
-            raise self._child.obituary(f"while loading {self._model.path}")
-        if isinstance(result, LlmError):
-            raise result
-        return result
+            raise child.obituary(f"while loading {self._model.path}")
+        if isinstance(loading.result, LlmError):
+            raise loading.result
+        return loading.result
 
-    def _open_route(self) -> tuple[int, SimpleQueue[Any]]:
-        request, inbox = next(self._ids), SimpleQueue[Any]()
+    def _open_route(self, inbox: SimpleQueue[Any]) -> int:
+        request = next(self._ids)
         self._routes[request] = inbox
-        return request, inbox
+        return request
 
     def _ask(self, make_request: Callable[[int], wire.ToChild]) -> Any:
-        """One request, one answer."""
-        self._loaded()
-        request, inbox = self._open_route()
-        try:
-            if not self._child.send(make_request(request)):
-                inbox.put(Died(self.epoch))
-            item = self._next(inbox)
-            if isinstance(item, wire.Failed):
-                raise wire.as_error(item)
-            return item
-        finally:
-            self.forget(request)
-
-    def _next(self, inbox: SimpleQueue[Any]) -> Any:
-        item = inbox.get()
+        """One request, one answer; asked again where the child dies meanwhile, maybe of something else."""
+        item = self._ask_once(make_request)
+        if isinstance(item, Died):
+            self.revive(item.epoch)
+            item = self._ask_once(make_request)
         if isinstance(item, Died):
             raise self.revive(item.epoch)
+        if isinstance(item, wire.Failed):
+            raise wire.as_error(item)
         return item
+
+    def _ask_once(self, make_request: Callable[[int], wire.ToChild]) -> Any:
+        self._loaded()
+        inbox = SimpleQueue[Any]()
+        request, epoch = self._open_route(inbox), self.epoch
+        try:
+            return _next(inbox, epoch) if self.send(make_request(request), epoch) else Died(epoch)
+        finally:
+            self.forget(request)
 
     def _check_file(self, at_most_every: float) -> None:
         """Notice a model file that was replaced or cut while it is in use."""
@@ -351,6 +379,14 @@ class LlamaEngine:
                 f"{self._model.path} was changed while it was in use",
                 "run the command again when the file is complete",
             )
+
+
+def _next(inbox: SimpleQueue[Any], epoch: int) -> Any:
+    """What comes for somebody who has asked the child of this epoch; not the deaths of those before it."""
+    while True:
+        item = inbox.get()
+        if not isinstance(item, Died) or item.epoch >= epoch:
+            return item
 
 
 def _stamps(parts: Sequence[Path]) -> list[tuple[int, int, int, int]]:

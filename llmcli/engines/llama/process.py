@@ -20,10 +20,17 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from llmcli.engines.llama import wire
-from llmcli.errors import EngineCrashed
+from llmcli.errors import EngineCrashed, UnreadableInput
 
-# `-c` puts the working directory on the path, where anybody's llmcli may lie: it is taken off first.
-PROGRAM = "import sys; sys.path.pop(0); from llmcli.engines.llama.child import main; main()"
+# Ctrl-C is the parent's, also during the imports. `-c` puts the working directory on the path (unless
+# PYTHONSAFEPATH is set), where anybody's llmcli may lie: it is taken off first.
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.path = [folder for folder in sys.path if folder]
+from llmcli.engines.llama.child import main
+main()
+"""
 LAST_WORDS_BYTES = 4000
 ENVIRONMENT = {
     "GGML_NO_BACKTRACE": "1",  # else a debugger writes pages on an abort
@@ -67,9 +74,16 @@ class ChildProcess:
         """
         Say something; False where nobody listens any more.
 
-        Raises UnicodeEncodeError for a text with half a surrogate pair.
+        Raises UnreadableInput for a text with half a surrogate pair.
         """
-        frame = wire.encode(message)
+        try:
+            frame = wire.encode(message)
+        except UnicodeEncodeError as error:
+            raise UnreadableInput(
+                f"the text holds half a surrogate pair (\\u{ord(error.object[error.start]):04x})"
+                " and is not Unicode",
+                "repair the text where it comes from",
+            ) from error
         try:
             with self._sending:
                 self._connection.send_bytes(frame)
@@ -84,6 +98,9 @@ class ChildProcess:
             except (EOFError, OSError, msgspec.MsgspecError):
                 break
             self._receive(message)
+        # Closed here, where it is read: its number, given to another file, would be read from too.
+        with self._sending:
+            self._connection.close()
         self._receive(None)
 
     def obituary(self, doing: str) -> EngineCrashed:
@@ -99,6 +116,8 @@ class ChildProcess:
 
     def last_words(self) -> str:
         """The last line that it wrote."""
+        if self._words.closed:
+            return ""
         self._words.seek(0, os.SEEK_END)
         self._words.seek(max(0, self._words.tell() - LAST_WORDS_BYTES))
         lines = self._words.read().decode("utf-8", "replace").splitlines()
@@ -106,11 +125,7 @@ class ChildProcess:
         return spoken[-1] if spoken else ""
 
     def close(self) -> None:
-        """End it, at once."""
-        try:
-            self._connection.close()
-        except OSError:
-            pass
+        """End it, at once; the listening thread then finds the other end closed."""
         self._process.kill()
         self._process.wait()
         self._words.close()
