@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from llmcli.chat.conversation import Turn, as_messages
+from llmcli.chat.conversation import Turn, as_messages, brief
 from llmcli.chat.history import State
 from llmcli.chat.talk import Talk
 from llmcli.errors import InputTooLong, LlmError
@@ -38,6 +38,8 @@ def ask(talk: Talk, text: str) -> State | None:
     if not make_room(talk, message):
         return None
     talk.next_text = ""
+    if talk.attachments and text and not talk.conversation.number:
+        talk.conversation.rename(title=brief(text, 80))  # a list should not show how the file begins
     talk.attachments.clear()
     talk.conversation.say(message)
     return talk.answer_first()

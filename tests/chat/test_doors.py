@@ -23,7 +23,7 @@ def test_once_answers_and_exits_with_the_text_as_it_is(once):
     assert (ran.code, ran.stdout, ran.stderr) == (0, "**bold** \x1b[31m and\n\n- more\n", "")
 
 
-def test_once_takes_the_pipe_and_files_with_the_question(once, asked, work):
+def test_once_takes_the_pipe_and_files_with_the_question(once, asked, work, call):
     (work / "a.txt").write_text("alpha")
     ran = once("Which?", "-f", "a.txt", stdin="beta\n", log="asked.jsonl")
 
@@ -31,6 +31,7 @@ def test_once_takes_the_pipe_and_files_with_the_question(once, asked, work):
     assert asked()[0]["messages"] == [
         {"role": "user", "content": "a.txt:\n```\nalpha\n```\n\nstandard input:\n```\nbeta\n```\n\nWhich?"}
     ]
+    assert call("history", "list").stdout.endswith("\tWhich?\n")
 
 
 def test_the_pipe_alone_can_be_the_question(once):
