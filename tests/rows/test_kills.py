@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from conftest import LLM
 
 DRIVER = Path(__file__).parents[1] / "kill_driver.py"
 
@@ -77,3 +81,44 @@ def test_a_kill_while_the_output_is_written_leaves_the_old_file_or_the_new_one(b
     assert batch.run("rows.csv", "out.csv").code == 0
     assert expected == batch.read("out.csv")
     assert batch.names() == ["out.csv", "rows.csv"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--sequential"]])
+def test_with_the_built_in_model_a_killed_job_ends_as_if_it_had_not_been(llm, llm_env, work, options):
+    """In batches the sums depend on what is decoded together, with --sequential on the row alone."""
+    words = ["wonderful", "broken", "late", "fine", "too loud", "blue", "cheap", "a present"]
+    rows = [f'{n},"My order {n} was {words[n % 8]} and {words[n // 8 % 8]}."\n' for n in range(300)]
+    (work / "rows.csv").write_text("id,text\n" + "".join(rows))
+    llm("sentiment", "rows.csv", "-o", "whole.csv", *options)
+
+    process = subprocess.Popen(
+        [LLM, "sentiment", "rows.csv", "-o", "killed.csv", *options], cwd=work, env=llm_env
+    )
+    while known(work / "killed.csv.journal") < 60:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    done = llm("sentiment", "rows.csv", "-o", "killed.csv", *options)
+
+    assert done.code == 0
+    assert "resuming" in done.stderr
+    whole, killed = (list(csv.DictReader((work / name).open())) for name in ("whole.csv", "killed.csv"))
+    if options:
+        assert killed == whole
+    assert [row["id"] for row in killed] == [row["id"] for row in whole]
+    assert sum(a["sentiment"] == b["sentiment"] for a, b in zip(whole, killed)) >= 0.999 * len(whole)
+    gaps = [abs(float(a["sentiment_p"]) - float(b["sentiment_p"])) for a, b in zip(whole, killed)]
+    assert max(gaps) < 1e-2
+
+
+def known(journal):
+    """How many answers are committed."""
+    if not journal.exists():
+        return 0
+    with closing(sqlite3.connect(journal, timeout=5)) as database:
+        try:
+            return database.execute("SELECT count(*) FROM rows").fetchone()[0]
+        except sqlite3.OperationalError:  # not made yet
+            return 0
