@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,8 +73,10 @@ def as_text(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
 
 def as_json(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
     """One JSON object a line."""
+    from llmcli.rows.writers import to_json
+
     for answer in answers:
-        yield json.dumps(record(shape, answer), ensure_ascii=False) + "\n"
+        yield to_json(record(shape, answer)) + "\n"
 
 
 def as_csv(shape: Shape, answers: Iterator[Answer], delimiter: str = ",") -> Iterator[str]:

@@ -32,7 +32,7 @@ ENDINGS: dict[str, InputFormat] = {
     ".parquet": "parquet",
 }
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
+SURROGATES = re.compile("[\ud800-\udfff]")
 
 _MAGIC = {
     b"PAR1": ("a Parquet file", "name it .parquet"),
@@ -296,7 +296,7 @@ def numbered_lines(text: Text, limit: int, name: str) -> Iterator[tuple[int, str
 
 def printable(text: str) -> str:
     """A text that is UTF-8: a lone surrogate becomes U+FFFD."""
-    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+    return text if text.isascii() else SURROGATES.sub("\ufffd", text)
 
 
 def no_column(name: str, asked: str | None, columns: Sequence[str]) -> UsageError:

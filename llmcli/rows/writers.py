@@ -19,7 +19,7 @@ from llmcli.rows.columns import Outcome, ResultColumns, as_cell
 from llmcli.rows.csv_reader import CsvReader, Dialect
 from llmcli.rows.job import OutputFormat
 from llmcli.rows.json_reader import JsonReader
-from llmcli.rows.readers import Reader, Row, printable
+from llmcli.rows.readers import SURROGATES, Reader, Row, printable
 
 ENDINGS: dict[str, OutputFormat] = {
     ".csv": "csv",
@@ -226,11 +226,17 @@ def one_line(text: str) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Compact enough to read, strict: no NaN."""
+    r"""
+    Compact enough to read, strict: no NaN, and half a surrogate pair (a file name's odd byte) escaped.
+
+    >>> print(to_json({"source": "caf\udce9.txt"}))
+    {"source": "caf\udce9.txt"}
+    """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+        made = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
     except ValueError:
-        return json.dumps(value, ensure_ascii=False, default=str)
+        made = json.dumps(value, ensure_ascii=False, default=str)
+    return made if made.isascii() else SURROGATES.sub(lambda half: f"\\u{ord(half[0]):04x}", made)
 
 
 def _undecodable_shown(value: Any) -> Any:

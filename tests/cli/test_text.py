@@ -93,6 +93,17 @@ def test_a_named_pipe_holds_rows_too(call, model, work, words, output):
     assert "We love it." in ((work / "out.csv").read_text() if output else said.out)
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names are Unicode there")
+@pytest.mark.parametrize("lines", [[], ["--lines"]])
+def test_json_is_unicode_whatever_the_file_is_called(call, model, work, lines):
+    (work / "caf\udce9.txt").write_text("We love it.")
+
+    said = call("sentiment", *model, "--json", *lines, "caf\udce9.txt")
+
+    assert json.loads(said.out)["source"].endswith("caf\udce9.txt")
+    assert "caf\\udce9.txt" in said.out
+
+
 def test_several_files_give_several_answers(call, model, work):
     (work / "a.txt").write_text("two lines")
     (work / "b.txt").write_text("riddle")
