@@ -104,6 +104,19 @@ def test_labels_of_several_tokens_and_labels_that_begin_each_other_are_told_apar
     assert len(set(scores.probabilities)) == 4
 
 
+def test_a_reply_cut_at_a_stop_text_is_quoted_as_it_was_given(starter):
+    prompt = ask("Translate this text to German:\n\nWhere is the train station?")
+    whole = collect(starter.stream(prompt, Sampling()))[0]
+    stop = whole[-6:]
+    reply = whole[: whole.index(stop)].strip()
+    quoting = Prompt((*prompt.messages, Message("assistant", reply), Message("user", "Go on.")))
+    before = starter.count_tokens([quoting])
+
+    collect(starter.stream(prompt, Sampling(stop=(stop,))))
+
+    assert before == starter.count_tokens([quoting])
+
+
 def test_an_answer_cut_at_max_tokens_says_so(starter):
     prompt = ask("Translate this text to German:\n\nWhere is the train station?")
     _, completion = collect(starter.stream(prompt, Sampling(max_tokens=3)))
@@ -195,6 +208,34 @@ def test_a_closed_stream_makes_way_for_the_next_question(open_tiny):
     assert time.monotonic() - began < 5  # 3,000 tokens would take far longer
 
 
+def test_a_question_cancelled_while_it_is_tokenised_is_not_answered(open_tiny):
+    slow = "{% for i in range(40) %}{% for j in range(50000) %}{% endfor %}{% endfor %}"
+    engine = open_tiny("qwen2", made=tiny("qwen2", template=slow + QWEN_LIKE, context=4096))
+    engine.count_tokens(["a"])
+    stream = engine.stream(ask("Go on."), Sampling(temperature=1, max_tokens=3000))
+    asking = threading.Thread(target=lambda: list(stream))
+    asking.start()
+    time.sleep(0.05)  # its chat template is being rendered
+    stream.close()
+    asking.join()
+
+    engine.count_tokens(["a"])  # the tokenizer is through
+    time.sleep(0.2)
+    assert 0 == engine.measure().tokens
+
+
+def test_an_answer_in_a_grammar_that_llama_cpp_refuses_is_that_rows_error(open_tiny, monkeypatch):
+    engine = open_tiny("llama", context=512, parallel=2)
+    monkeypatch.setattr("llmcli.engines.llama.engine._constrained", lambda sampling: sampling)
+    refused = Sampling(grammar="root ::= (", max_tokens=4)
+
+    errors = [answer for _, answer in engine.generate([ask(f"Text {n}") for n in range(40)], refused)]
+
+    assert all(isinstance(error, BadConfig) for error in errors)
+    [(_, completion)] = engine.generate([ask("Hi")], Sampling(max_tokens=4))  # no sequence was lost
+    assert isinstance(completion, Completion)
+
+
 def test_an_answer_to_a_schema_is_json_that_fits_it(starter):
     schema = {"type": "object", "properties": {"stars": {"enum": [1, 2, 3]}}, "required": ["stars"]}
     sampling = Sampling(schema=json.dumps(schema), max_tokens=60)
@@ -236,6 +277,19 @@ def _with_nan(made):
         if tensor.name == "output_norm.weight":
             tensor.data = b"\xff\xff\xff\x7f" * (len(tensor.data) // 4)
     return made
+
+
+def test_labels_of_an_empty_prompt_are_an_error_and_not_a_hang(open_tiny):
+    engine = open_tiny("qwen2")
+    answers = []
+    asking = threading.Thread(
+        target=lambda: answers.extend(engine.score([Prompt(raw="")], LABELS)), daemon=True
+    )
+    asking.start()
+    asking.join(10)
+
+    [(_, error)] = answers
+    assert isinstance(error, UsageError)
 
 
 def test_thinking_is_switched_off_by_the_templates_own_switch(open_tiny):

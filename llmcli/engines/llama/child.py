@@ -52,7 +52,8 @@ class Child:
         self._sending = threading.Lock()
         self._work: queue.SimpleQueue[wire.ToChild] = queue.SimpleQueue()
         self._tokenized = threading.Event()
-        self._dropped: set[int] = set()
+        self._queued: set[int] = set()  # ids that the tokenizer has, or will have
+        self._queue_lock = threading.Lock()
         self._log = Log()
 
     def run(self) -> None:
@@ -160,14 +161,18 @@ class Child:
             except (EOFError, OSError):
                 os._exit(0)
             if isinstance(message, wire.Cancel):
-                self._dropped.update(message.ids)  # those not tokenised yet
-                self._tokenized.wait()
-                self._scheduler.cancel(message.ids)
+                with self._queue_lock:
+                    self._queued.difference_update(message.ids)
+                if self._tokenized.is_set():  # else nothing can have come further
+                    self._scheduler.cancel(message.ids)
             elif isinstance(message, wire.Measure):
                 scheduler = self._scheduler
                 measured = (scheduler.decode_seconds, scheduler.busy_seconds, scheduler.decoded_tokens)
                 self._send(wire.Measured(message.id, *measured))
             else:
+                assert not isinstance(message, wire.Load)
+                with self._queue_lock:
+                    self._queued.add(message.id)
                 self._work.put(message)
 
     def _send(self, message: wire.ToParent) -> None:
@@ -197,8 +202,7 @@ class Child:
         while True:
             message = self._work.get()
             assert isinstance(message, (wire.Generate, wire.Score, wire.Count))
-            if message.id in self._dropped:
-                self._dropped.discard(message.id)
+            if message.id not in self._queued:
                 continue
             try:
                 self._prepare(message)
@@ -208,6 +212,8 @@ class Child:
                 # Only where it happened, not with what: a traceback's values may be somebody's text.
                 place = "".join(traceback.format_tb(sys.exc_info()[2])[-1:]).strip().replace("\n", " ")
                 self._send(wire.failed(message.id, LlmError(f"our bug while preparing a prompt: {place}")))
+            with self._queue_lock:
+                self._queued.discard(message.id)
 
     def _prepare(self, message: wire.Generate | wire.Score | wire.Count) -> None:
         if isinstance(message, wire.Count):
@@ -217,9 +223,15 @@ class Child:
             )
             self._send(wire.Counted(message.id, counts))
         elif isinstance(message, wire.Score):
-            self._scheduler.submit(self._score_request(message))
+            self._submit(self._score_request(message))
         else:
-            self._scheduler.submit(self._generate_request(message))
+            self._submit(self._generate_request(message))
+
+    def _submit(self, request: Request) -> None:
+        """To the scheduler, unless it was cancelled while it was tokenised."""
+        with self._queue_lock:
+            if request.id in self._queued:
+                self._scheduler.submit(request)
 
     def _score_request(self, message: wire.Score) -> Request:
         prefix = self._thinking.get("answer_prefix") or ""
@@ -229,6 +241,8 @@ class Child:
                 "set `thinking: {answer_prefix: …}` for it in models.yaml, or use another model for labels",
             )
         tokens, rests = self._tokenizer.encode_with_answers(message.prompt, message.labels, prefix)
+        if not tokens:
+            raise UsageError("the prompt is empty", "give it some text")
         longest = max(len(rest) for rest in rests)
         if longest > LONGEST_LABEL:
             raise UsageError(f"a label is {longest} tokens long", f"at most {LONGEST_LABEL} are scored")
@@ -248,11 +262,12 @@ class Child:
         if room < needed:
             raise too_long(len(tokens) + needed, self._limits.context)
         budget = room if wanted is None else min(wanted, room)
+        inside = self._opened(message.prompt)  # renders the chat template, which belongs to this thread
         return Request(
             message.id,
             tokens,
             budget,
-            make_writer=lambda limit: self._writer(message.prompt, message.sampling, limit),
+            make_writer=lambda limit: self._writer(message.prompt, message.sampling, limit, inside),
             stream=message.stream,
             many=message.many,
             stable=0 if message.many else self._tokenizer.stable(message.prompt, tokens),
@@ -266,7 +281,7 @@ class Child:
         header = self._template.header(prompt.messages, thinking=prompt.thinking)
         return header.rstrip().endswith(self._marks.open)
 
-    def _writer(self, prompt: Prompt, sampling: Sampling, budget: int) -> Writer:
+    def _writer(self, prompt: Prompt, sampling: Sampling, budget: int, inside: bool) -> Writer:
         constrained = sampling.grammar is not None
         return Writer(
             self._model,
@@ -275,7 +290,7 @@ class Child:
             budget=budget,
             candidates=self._scheduler.candidates,
             marks=None if constrained or prompt.raw is not None else self._marks,
-            inside=self._opened(prompt),
+            inside=inside,
             gbnf=sampling.grammar,
         )
 

@@ -40,7 +40,8 @@ from llmcli.engines.llama.requests import (
     Slot,
 )
 from llmcli.engines.llama.tokens import common_prefix
-from llmcli.errors import EngineCrashed, LlmError, UnusableAnswer
+from llmcli.engines.llama.writer import Writer
+from llmcli.errors import BadConfig, EngineCrashed, LlmError, UnusableAnswer
 from llmcli.messages import LabelScores, Piece, Usage
 
 
@@ -141,6 +142,9 @@ class Scheduler:
             except LoadError as error:
                 self._waiting.popleft()
                 self._emit(request.id, EngineCrashed(f"llama.cpp cannot make a context: {error}"))
+            except LlmError as error:
+                self._waiting.popleft()
+                self._emit(request.id, error)
             except _AbortedError:  # it waits on, at its place, unless it is what was cancelled
                 return
 
@@ -189,7 +193,7 @@ class Scheduler:
     def _new_context(self, cells: int) -> None:
         if self._context is not None:
             self._context.free()
-            self._context = None
+            self._context = self._prefixes = None  # also where no new one can be made
         sequences = min(256, self._limits.parallel + RESIDENTS + BRANCH_SEQUENCES + 2)
         settings = ContextSettings(
             cells=cells,
@@ -220,6 +224,7 @@ class Scheduler:
             self._share(request)
             resident, shared = self._prefixes.best(request.tokens)
         free_cells = shared
+        writer = self._writer(request)
         sequence = self._free.pop()
         neighbour, alike = self._nearest_slot(request)
         if neighbour is not None and min(alike, neighbour.past) > shared:
@@ -228,10 +233,15 @@ class Scheduler:
             self._context.fork(neighbour.sequence, sequence, shared)
         elif resident is not None:
             self._prefixes.fork(resident, sequence, shared)
-        slot = Slot(request, sequence, request.tokens[shared:], shared, shared, free_cells)
-        if request.make_writer is not None:
-            slot.writer = request.make_writer(request.answer_tokens)
-        return slot
+        return Slot(request, sequence, request.tokens[shared:], shared, shared, free_cells, writer)
+
+    def _writer(self, request: Request) -> Writer | None:
+        if request.make_writer is None:
+            return None
+        try:
+            return request.make_writer(request.answer_tokens)
+        except LoadError as error:
+            raise BadConfig(f"llama.cpp refuses it: {error}") from error
 
     def _nearest_slot(self, request: Request) -> tuple[Slot | None, int]:
         """The running request that begins most like this one, and how many tokens can be had from it."""
@@ -284,6 +294,8 @@ class Scheduler:
         """Take a sequence back; with `keep`, its tokens stay resident for a prompt that goes on from them."""
         assert self._context is not None and self._prefixes is not None
         self._slots.remove(slot)
+        if slot.writer is not None:
+            slot.writer.free()
         for branch in [b for b in self._branches if b.slot is slot]:
             self._branches.remove(branch)
         if keep and not self._limits.sequential:
@@ -341,7 +353,8 @@ class Scheduler:
         Recurrent state cannot be cut back later: the copy is made when it stands there.
         """
         stable = slot.request.stable
-        if not self._whole_only or slot.request.many or slot.past >= stable:
+        keeps = self._whole_only and not self._limits.sequential and not slot.request.many
+        if not keeps or slot.past >= stable:
             return BATCH_TOKENS
         return stable - slot.past
 
@@ -403,7 +416,7 @@ class Scheduler:
             if not freed:
                 self._fail(self._slots[-1], EngineCrashed("the KV cache is full", "use a smaller --parallel"))
         elif isinstance(reason, LlmError):
-            for slot, _, _ in runs:
+            for slot in {slot for slot, _, _ in runs} | {branch.slot for branch, _ in branches}:
                 self._fail(slot, reason)
 
     def _restart(self, slot: Slot) -> None:
@@ -459,9 +472,6 @@ class Scheduler:
         """
         rests = slot.request.rests
         slot.scores = [float(score) for score in logits[[rest[0] for rest in rests]]]
-        if not np.isfinite(slot.scores).all():
-            self._fail(slot, UnusableAnswer("the model gives no numbers for these labels (NaN)"))
-            return
         longer = [number for number, rest in enumerate(rests) if len(rest) > 1]
         slot.open_branches = len(longer)
         if longer:
@@ -485,6 +495,9 @@ class Scheduler:
 
     def _finish_scores(self, slot: Slot) -> None:
         request = slot.request
+        if not np.isfinite(slot.scores).all():
+            self._fail(slot, UnusableAnswer("the model gives no numbers for these labels (NaN)"))
+            return
         scores = np.array(slot.scores) / self._scale
         weights = np.exp(scores - scores.max())
         probabilities = weights / weights.sum()

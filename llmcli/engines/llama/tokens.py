@@ -84,9 +84,12 @@ class Tokenizer:
         """
         Keep the ids of a reply that the model wrote, for the prompts that quote it.
 
-        Tokenised anew it may come out otherwise, and what stands in the cache would not match.
+        Tokenised anew it may come out otherwise, and what stands in the cache would not match. Not where
+        more was written than the reply says: a stop text, empty thinking, a control token.
         """
         if self._space_prefix or not tokens or reply != reply.strip():
+            return
+        if b"".join(self._model.piece(token, special=True) for token in tokens) != reply.encode():
             return
         if len(self._replies) > MOST_REPLIES:
             self._replies.clear()

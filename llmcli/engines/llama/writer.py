@@ -57,7 +57,8 @@ class Writer:
         self._splitter = ThinkingSplitter(marks, inside=inside)
         self._marks = marks
         self._stops = StopTexts(sampling.stop)
-        self._strip_space = model.sentencepiece and prompt.raw is None
+        # Not where the answer goes on from a message: the space stands between its words and ours.
+        self._strip_space = model.sentencepiece and prompt.raw is None and not prompt.continue_last
         self.tokens: list[int] = []
         self._answer: list[str] = []
         self._thoughts: list[str] = []
@@ -115,6 +116,9 @@ class Writer:
             for piece in self._splitter.finish():
                 yield from self._give(piece)
             yield from self._keep(Piece(self._stops.finish()))
+
+    def free(self) -> None:
+        """Give llama.cpp's memory back; no token can be chosen afterwards."""
         if self._sampler is not None:
             self._sampler.free()
         if self._grammar is not None:
