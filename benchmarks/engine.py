@@ -76,8 +76,18 @@ class Cell:
         return statistics.median(self.values)
 
     def __str__(self) -> str:
-        spread = f" ({min(self.values):.3g}–{max(self.values):.3g})" if len(self.values) > 1 else ""
-        return f"{self.median:.3g}{spread}"
+        spread = f" ({figure(min(self.values))}–{figure(max(self.values))})" if len(self.values) > 1 else ""
+        return figure(self.median) + spread
+
+
+def figure(value: float) -> str:
+    """
+    Three digits, without an exponent.
+
+    >>> figure(1740.2), figure(23.97), figure(0.0312)
+    ('1,740', '24.0', '0.0312')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 Table = dict[str, dict[str, Cell]]
