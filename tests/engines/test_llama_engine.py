@@ -11,6 +11,7 @@ import pytest
 from engines.conftest import ask
 from ggufs import QWEN_LIKE, tiny
 
+from llmcli.engines.llama.prefixes import Prefixes
 from llmcli.errors import BadConfig, InputTooLong, ModelError, UnreadableInput, UnusableAnswer, UsageError
 from llmcli.messages import Completion, LabelScores, Message, Piece, Prompt, Sampling
 
@@ -159,6 +160,36 @@ def test_a_turn_evaluates_at_most_the_last_reply_and_the_new_message(kind, open_
         assert completion.usage.cached >= previous - 8  # all of the turn before, but for its header
         previous = completion.usage.prompt
         messages += [Message("assistant", "A plain reply."), Message("user", "And the next question?")]
+
+
+def test_a_growing_conversation_is_seldom_read_from_its_beginning(open_tiny):
+    engine = open_tiny("llama", made=tiny("llama", context=4096))
+    messages, again = [Message("user", "Hello. " * 20)], 0
+    for _ in range(12):
+        _, completion = collect(engine.stream(Prompt(tuple(messages)), Sampling(max_tokens=100)))
+        again += not completion.usage.cached
+        messages += [
+            Message("assistant", "A plain reply. " * 8),
+            Message("user", "And the next question?" * 4),
+        ]
+
+    assert again <= 4  # the first turn, and where the context was doubled
+
+
+def test_a_prefix_that_running_rows_stand_on_is_not_given_up():
+    class Cells:
+        def fork(self, source, target, length): ...
+        def clear(self, sequence): ...
+
+    prefixes = Prefixes(Cells(), whole_only=False, window=0, most=1)
+    prefixes.keep(0, [1, 2, 3])
+    resident, shared = prefixes.best([1, 2, 3, 4])
+    prefixes.lend(resident, 1, shared)
+
+    assert ([], []) == (prefixes.evict(), prefixes.keep(2, [1, 2, 3, 4, 5]))
+    assert 8 == prefixes.cells  # its cells are taken, so they are counted
+    prefixes.take_back(resident)
+    assert [0] == prefixes.evict()
 
 
 def test_an_endless_input_gives_each_answer_at_once(starter):

@@ -15,13 +15,18 @@ from llmcli.engines.llama.library import Context
 from llmcli.engines.llama.tokens import common_prefix
 
 
-@dataclass
+@dataclass(eq=False)
 class Resident:
-    """Tokens that stand in the cache under a sequence number."""
+    """
+    Tokens that stand in the cache under a sequence number.
+
+    `lent` to so many running sequences that began with it: their cells are these.
+    """
 
     sequence: int
     tokens: list[int]
     used: int = field(default=0)
+    lent: int = 0
 
 
 class Prefixes:
@@ -79,27 +84,40 @@ class Prefixes:
         else:
             self._context.fork(resident.sequence, sequence, length)
 
+    def lend(self, resident: Resident, sequence: int, length: int) -> None:
+        """Begin a running sequence with a resident, which stays until `take_back`."""
+        self.fork(resident, sequence, length)
+        resident.lent += 1
+
+    def take_back(self, resident: Resident) -> None:
+        """A sequence that a resident was lent to is done."""
+        resident.lent -= 1
+
     def keep(self, sequence: int, tokens: Sequence[int]) -> list[int]:
         """
         Make a sequence resident; the sequence numbers that this sets free.
 
         A resident that is the beginning of the new one is superseded by it,
-        unless its state could not be had from it again.
+        unless its state could not be had from it again or it is lent.
         """
         freed = []
         if not self._whole_only:
             for resident in list(self._residents):
-                if common_prefix(resident.tokens, tokens) == len(resident.tokens):
+                if not resident.lent and common_prefix(resident.tokens, tokens) == len(resident.tokens):
                     freed.append(self.drop(resident))
-        while len(self._residents) >= self._most:
-            freed += self.evict()
+        while len(self._residents) >= self._most and (evicted := self.evict()):
+            freed += evicted
         self._clock += 1
         self._residents.append(Resident(sequence, list(tokens), self._clock))
         return freed
 
     def evict(self, spare: Resident | None = None) -> list[int]:
-        """Give up the least recently used resident (but `spare`); its sequence number, if there was one."""
-        candidates = [resident for resident in self._residents if resident is not spare]
+        """
+        Give up the least recently used resident (but `spare`); its sequence number, if there was one.
+
+        Not one that is lent: its cells would stay taken and be counted no longer.
+        """
+        candidates = [r for r in self._residents if r is not spare and not r.lent]
         if not candidates:
             return []
         return [self.drop(min(candidates, key=lambda resident: resident.used))]

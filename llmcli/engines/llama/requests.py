@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from llmcli.engines.llama.prefixes import Resident
 from llmcli.engines.llama.writer import Writer
 from llmcli.errors import InputTooLong, LlmError
 from llmcli.messages import Completion, LabelScores, Piece
@@ -65,7 +66,8 @@ class Slot:
     """
     A request that has a sequence: `past` tokens are evaluated, `pending` come next.
 
-    `cached` of its tokens were not evaluated for it, and `free_cells` of its cells belong to a resident.
+    `cached` of its tokens were not evaluated for it, and `free_cells` of its cells belong to the
+    `resident` that it began with.
     """
 
     request: Request
@@ -74,6 +76,7 @@ class Slot:
     past: int = 0
     cached: int = 0
     free_cells: int = 0
+    resident: Resident | None = None
     writer: Writer | None = None
     scores: list[float] = field(default_factory=list)
     open_branches: int = 0

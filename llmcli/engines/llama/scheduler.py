@@ -159,7 +159,9 @@ class Scheduler:
                 if wanted > 2 * self._context.cells:
                     return False
             else:
-                self._new_context(wanted)
+                # What is resident is lost with the old one: a growing conversation should not pay that often.
+                twice = 0 if self._context is None else 2 * self._context.cells
+                self._new_context(max(wanted, min(twice, self._limits.cells)))
         context, prefixes = self._context, self._prefixes
         assert context is not None and prefixes is not None
         resident, shared = prefixes.best(request.tokens)
@@ -229,11 +231,12 @@ class Scheduler:
         neighbour, alike = self._nearest_slot(request)
         if neighbour is not None and min(alike, neighbour.past) > shared:
             # Its cells may outlive it under this sequence, so they are counted here as well.
-            shared, free_cells = min(alike, neighbour.past), 0
+            shared, free_cells, resident = min(alike, neighbour.past), 0, None
             self._context.fork(neighbour.sequence, sequence, shared)
         elif resident is not None:
-            self._prefixes.fork(resident, sequence, shared)
-        return Slot(request, sequence, request.tokens[shared:], shared, shared, free_cells, writer)
+            self._prefixes.lend(resident, sequence, shared)
+        pending = request.tokens[shared:]
+        return Slot(request, sequence, pending, shared, shared, free_cells, resident, writer)
 
     def _writer(self, request: Request) -> Writer | None:
         if request.make_writer is None:
@@ -294,6 +297,7 @@ class Scheduler:
         """Take a sequence back; with `keep`, its tokens stay resident for a prompt that goes on from them."""
         assert self._context is not None and self._prefixes is not None
         self._slots.remove(slot)
+        self._take_back(slot)
         if slot.writer is not None:
             slot.writer.free()
         for branch in [b for b in self._branches if b.slot is slot]:
@@ -303,6 +307,12 @@ class Scheduler:
         else:
             self._context.clear(slot.sequence)
             self._free.append(slot.sequence)
+
+    def _take_back(self, slot: Slot) -> None:
+        assert self._prefixes is not None
+        if slot.resident is not None:
+            self._prefixes.take_back(slot.resident)
+        slot.resident, slot.free_cells = None, 0
 
     def _fail(self, slot: Slot, error: LlmError) -> None:
         self._leave(slot)
@@ -425,7 +435,8 @@ class Scheduler:
         self._context.clear(slot.sequence)
         written = slot.writer.tokens if slot.writer else []
         slot.pending = slot.request.tokens + written
-        slot.past = slot.cached = slot.free_cells = 0
+        slot.past = slot.cached = 0
+        self._take_back(slot)
 
     def _report(self, runs: list[tuple[Slot, int, int]]) -> None:
         if len(runs) == 1 and len(runs[0][0].pending) > 1:
