@@ -197,3 +197,16 @@ def test_a_signal_ends_the_command_quietly(work, script, number, code):
     out, err = child.communicate(timeout=10)
 
     assert (code, b"", b"") == (child.returncode, out, err)
+
+
+def test_ctrl_c_while_the_program_is_imported_leaves_no_traceback(tmp_path, llm_env):
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "llmcli", "--help"],
+        env={**llm_env, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
