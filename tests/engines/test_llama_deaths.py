@@ -131,6 +131,33 @@ def test_a_model_file_cut_during_a_run_is_noticed(open_tiny, tmp_path):
         list(answers)
 
 
+def test_a_model_file_deleted_during_a_run_is_whole_as_long_as_it_is_mapped(open_tiny, tmp_path):
+    engine = open_tiny("llama", context=256)
+    engine.count_tokens(["a"])
+    (tmp_path / "llama.gguf").unlink()
+    time.sleep(1.1)  # the file is looked at once a second
+
+    [(_, scores)] = engine.score([ask("Text")], LABELS)
+
+    assert isinstance(scores, LabelScores)
+
+
+def test_the_last_words_are_not_those_of_a_cancel(open_tiny):
+    engine = open_tiny("llama", context=2048)
+    for _ in range(5):
+        stream = engine.stream(ask("Go on."), Sampling(temperature=1, max_tokens=1500))
+        next(stream)
+        stream.close()
+        engine.count_tokens(["a"])
+    stream = engine.stream(ask("Go on."), Sampling(temperature=1, max_tokens=1500))
+    next(stream)
+    os.kill(engine.pid, signal.SIGKILL)
+
+    with pytest.raises(EngineCrashed, match="SIGKILL") as caught:
+        list(stream)
+    assert "failed" not in caught.value.message
+
+
 def test_the_child_goes_when_its_parent_closes(open_tiny):
     engine = open_tiny("llama")
     engine.count_tokens(["a"])

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from engines.conftest import ask
-from ggufs import QWEN_LIKE, tiny
+from ggufs import QWEN_LIKE, STRING, tiny
 
 from llmcli.engines.llama.prefixes import Prefixes
 from llmcli.errors import BadConfig, InputTooLong, ModelError, UnreadableInput, UnusableAnswer, UsageError
@@ -365,6 +365,18 @@ def test_a_hostile_chat_template_is_one_error(template, open_tiny):
 
     with pytest.raises(ModelError, match="chat template"):
         engine.info  # noqa: B018
+
+
+def test_a_kv_type_that_llama_cpp_does_not_know_is_refused(open_tiny):
+    with pytest.raises(UsageError, match="q9_9"):
+        open_tiny("llama", kv_type="q9_9").info  # noqa: B018
+
+
+def test_a_head_size_that_is_no_number_is_llama_cpps_to_refuse(open_tiny):
+    made = tiny("llama").set("llama.attention.key_length", STRING, "wide")
+
+    with pytest.raises(ModelError, match="key_length"):
+        open_tiny("llama", made=made).info  # noqa: B018
 
 
 def test_a_gpu_that_is_not_there_is_not_replaced_in_silence(open_tiny):

@@ -21,7 +21,7 @@ from typing import Any
 
 from llmcli.engines.llama import amx, wire
 from llmcli.engines.llama.chat_template import ChatTemplate
-from llmcli.engines.llama.library import LoadError, Log, Model, build, devices, supports_gpu
+from llmcli.engines.llama.library import KV_TYPES, LoadError, Log, Model, build, devices, supports_gpu
 from llmcli.engines.llama.requests import Limits, Request, too_long
 from llmcli.engines.llama.scheduler import Scheduler
 from llmcli.engines.llama.thinking import Marks
@@ -78,6 +78,10 @@ class Child:
     # loading
 
     def _load(self, load: wire.Load) -> None:
+        if load.kv_type not in (None, *KV_TYPES):
+            raise UsageError(
+                f"{load.kv_type!r} is no type of a KV cache", f"known types: {', '.join(KV_TYPES)}"
+            )
         self._model = model = self._load_model(load)
         for path, scale in load.lora:
             try:

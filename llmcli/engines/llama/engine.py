@@ -32,6 +32,7 @@ from llmcli.models import ModelFile, gguf
 from llmcli.models.checksum import sha256_of
 
 CHECK_SECONDS = 1.0
+DELETED = (0, 0, 0, 0)
 
 
 @dataclass(eq=False)
@@ -374,7 +375,8 @@ class LlamaEngine:
         if now - self._checked < at_most_every:
             return
         self._checked = now
-        if _stamps(self._model.parts) != self._stamps:
+        # What is mapped of a deleted file stays whole.
+        if any(now not in (then, DELETED) for now, then in zip(_stamps(self._model.parts), self._stamps)):
             raise ModelError(
                 f"{self._model.path} was changed while it was in use",
                 "run the command again when the file is complete",
@@ -395,7 +397,7 @@ def _stamps(parts: Sequence[Path]) -> list[tuple[int, int, int, int]]:
         try:
             state = part.stat()
         except OSError:
-            stamps.append((0, 0, 0, 0))  # deleted: what is mapped stays whole
+            stamps.append(DELETED)
             continue
         stamps.append((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
     return stamps
@@ -412,8 +414,9 @@ def _cell_bytes(header: gguf.GgufHeader) -> int:
     kv_heads = max(header.kv_heads, default=heads) or heads
     metadata, prefix = header.metadata, f"{header.architecture}.attention."
     size = header.embedding // heads if heads else 0
-    key = int(metadata.get(f"{prefix}key_length", size))
-    value = int(metadata.get(f"{prefix}value_length", size))
+    widths = [metadata.get(f"{prefix}{name}_length", size) for name in ("key", "value")]
+    # What is no number, llama.cpp refuses when it loads the file.
+    key, value = (width if isinstance(width, int) else size for width in widths)
     return 2 * kv_heads * (key + value) * header.block_count
 
 

@@ -26,6 +26,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8}
 LOG_WARN = 3  # ggml_log_level (ggml.h): 1 debug, 2 info, 3 warn, 4 error, 5 continuation
 LOG_ERROR = 4
+# What llama_decode says of a decode that we have aborted: no fault, and nobody's last words.
+LINES_OF_AN_ABORT = (
+    "failed with error 1",
+    "compute status: 1",
+    "removing memory module entries",
+    "failed to decode, ret = 2",
+)
 
 
 class LoadError(Exception):
@@ -107,6 +114,8 @@ class Log:
             self._level = level
         line = text.decode("utf-8", "replace").rstrip("\n")
         if not line.strip(". "):
+            return
+        if any(words in line for words in LINES_OF_AN_ABORT):
             return
         self.lines.append(line)
         if self._level in (LOG_WARN, LOG_ERROR):
