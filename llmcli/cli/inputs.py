@@ -114,9 +114,12 @@ def is_rows(name: str) -> bool:
 
 def _exists(path: Path) -> bool:
     try:
-        return path.exists()
+        path.stat()
+    except PermissionError:  # reading it says so
+        return True
     except (OSError, ValueError):  # a whole paragraph is too long for a name, a NUL is in none
         return False
+    return True
 
 
 def _missing(name: str) -> MissingInput:

@@ -137,6 +137,16 @@ def test_77_no_permission(llm, script, work):
     assert llm("title", "-m", script(default="x"), "a.txt").code == 77
 
 
+def test_77_a_folder_that_may_not_be_searched(llm, script, work):
+    (work / "closed").mkdir(mode=0)
+    if os.access(work / "closed", os.X_OK):
+        pytest.skip("root may search everything")
+
+    ran = llm("title", "-m", script(default="x"), "closed/a.txt")
+
+    assert (ran.code, ran.stderr) == (77, "llm: error: cannot read closed/a.txt: Permission denied\n")
+
+
 def test_78_a_template_is_broken(llm, work):
     (work / "prompts").mkdir()
     (work / "prompts" / "bad.yaml").write_text(TEMPLATE)
