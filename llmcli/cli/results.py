@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from llmcli.tasks import Result
 
 ENDINGS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+OF_RECORDS = {
+    *("source", "row", "method", "error", "finish_reason", "tokens", "model", "template", "chunks"),
+    *("spans", "thinking", "provenance"),
+}  # what JSON says beside the result
 BAR_WIDTH = 30  # columns of a full probability bar
 
 _BREAKS = dict.fromkeys([*range(9, 14), 0x85, 0x2028, 0x2029], " ")  # what ends a cell or a line
@@ -114,6 +118,19 @@ def form_name(options: OutputOptions, kind: Kind) -> str:
             "Parquet is written for rows only", hint="give a .csv, .jsonl or .parquet file, or --lines"
         )
     return ENDINGS.get(ending, "text")
+
+
+def check_name(name: str, form: str, kind: Kind) -> None:
+    """Raise UsageError where the result would take the place of something else that is written with it."""
+    of_texts = kind not in ("rows", "lines")
+    if form == "json" or (form == "jsonl" and of_texts):
+        taken = OF_RECORDS
+    elif form in ("csv", "tsv") and of_texts:
+        taken = {"source", "error"}
+    else:  # rows are checked when their columns are known
+        return
+    if name in taken:
+        raise UsageError(f"the result cannot be called {name!r}: {form} has that already", hint="--as NAME")
 
 
 def record(shape: Shape, answer: Answer) -> dict[str, Any]:

@@ -81,7 +81,8 @@ def run(asked: Asked, env: Environment) -> None:
 def prepare(asked: Asked, env: Environment) -> Task:
     """Check everything that can be checked before a model is loaded."""
     chosen = inputs.choose(asked.files, asked.input, env, asked.example, asked.rows.input_format)
-    results.form_name(asked.output, chosen.kind)
+    form = results.form_name(asked.output, chosen.kind)
+    results.check_name(asked.output.as_name or asked.template.name, form, chosen.kind)
     _keep_the_input(chosen, asked.output.output, env)
     values = check_values(asked.template, asked.values)
     model = opening.choose(env, asked.model)

@@ -279,6 +279,22 @@ def test_the_input_is_never_overwritten(call, model, work, output):
     assert (work / "a.txt").read_text() == "riddle"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--json", "--as", "model", "--text", "a"],
+        ["--json", "--as", "error", "--lines"],
+        ["-o", "out.jsonl", "--as", "source", "--text", "a"],
+        ["--format", "csv", "--as", "source", "--text", "a"],
+    ],
+)
+def test_the_result_takes_the_name_of_nothing_else(call, model, words):
+    said = call("title", *model, *words, stdin="a\n")
+
+    assert (said.code, said.out) == (2, "")
+    assert "the result cannot be called" in said.err
+
+
 def test_formats_that_contradict_each_other_are_refused(call, model):
     assert call("title", *model, "--json", "--format", "csv", "--text", "a").code == 2
     assert call("title", *model, "-o", "out.parquet", "--text", "a").code == 2
