@@ -85,8 +85,10 @@ def _usage_error(error: TyperException) -> UsageError:
     from llmcli.registry import nearest
 
     name = str(getattr(error, "option_name", ""))
-    close = nearest(name, possible) or possible[0]
-    return UsageError(f"no such option: {name}", hint=f"did you mean {close}?")
+    close = nearest(name.lstrip("-"), [option.lstrip("-") for option in possible])
+    return UsageError(
+        f"no such option: {name}", hint=f"did you mean --{close}?" if close else "--help lists them"
+    )
 
 
 def _from_stray_os_error(error: OSError) -> LlmError:

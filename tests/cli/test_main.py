@@ -119,6 +119,7 @@ def test_the_version_names_the_package_not_the_command(call):
         (["--bogus"], "no such option: --bogus"),
         (["zzz"], "no command 'zzz' (llm --help lists the commands)"),
         (["title", "--sed", "1", "--text", "x"], "no such option: --sed (did you mean --seed?)"),
+        (["--json", "title"], "no such option: --json (--help lists them)"),
         (["title", "--seed", "x"], "invalid value for '--seed': 'x' is not a whole number"),
         (["title", "--top-p", "2"], "invalid value for '--top-p': 2 is above 1"),
         (["complete", "x", "--seed", "9" * 20], "is above 9223372036854775807"),
