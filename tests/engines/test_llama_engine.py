@@ -186,9 +186,11 @@ def test_a_prefix_that_running_rows_stand_on_is_not_given_up():
     resident, shared = prefixes.best([1, 2, 3, 4])
     prefixes.lend(resident, 1, shared)
 
+    assert prefixes.full
     assert ([], []) == (prefixes.evict(), prefixes.keep(2, [1, 2, 3, 4, 5]))
     assert 8 == prefixes.cells  # its cells are taken, so they are counted
     prefixes.take_back(resident)
+    assert not prefixes.full
     assert [0] == prefixes.evict()
 
 
@@ -274,6 +276,17 @@ def test_an_answer_to_a_schema_is_json_that_fits_it(starter):
     [(_, completion)] = starter.generate([ask("How many stars? I love it.")], sampling)
 
     assert json.loads(completion.text)["stars"] in (1, 2, 3)
+
+
+def test_no_control_token_passes_for_text_inside_json(open_tiny):
+    made = tiny("llama", context=512)
+    engine = open_tiny("llama", made=made)
+    schema = {"type": "object", "properties": {"a": {"enum": ["<|user|>x", "<|user|>y"]}}, "required": ["a"]}
+    sampling = Sampling(schema=json.dumps(schema), max_tokens=100)
+
+    [(_, completion)] = engine.generate([ask("Which?")], sampling)
+
+    assert json.loads(completion.text)["a"] in ("<|user|>x", "<|user|>y")
 
 
 def test_json_cut_by_length_is_an_error(starter):

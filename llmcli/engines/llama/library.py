@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import llama_cpp
@@ -262,6 +263,12 @@ class Model:
         attribute, vocab = lib.llama_vocab_get_attr, self._vocab
         found = ((token, attribute(vocab, token)) for token in range(self.vocab_size))
         return {token: bits for token, bits in found if bits & wanted}
+
+    @cached_property
+    def unwritten(self) -> list[int]:
+        """The control tokens that have no text in an answer and do not end it."""
+        special = self.special_tokens()
+        return [t for t, bits in special.items() if is_control(bits) and not self.ends_generation(t)]
 
     def ends_generation(self, token: int) -> bool:
         """Whether the model means to stop with this token."""

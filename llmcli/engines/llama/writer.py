@@ -71,16 +71,23 @@ class Writer:
             self.finish_reason = "degenerate"
             return None
         if self._grammar is not None:
-            return self._choose_by_grammar(logits, best)
+            return self._choose_by_grammar(logits)
         if self._sampler is None:
             return best
         return self._sampler.choose(self._candidates.fill(logits))
 
-    def _choose_by_grammar(self, logits: Array, best: int) -> int | None:
+    def _choose_by_grammar(self, logits: Array) -> int | None:
         """Try the token that would be taken anyway; filter the whole vocabulary only where it is refused."""
         grammar = self._grammar
         assert grammar is not None
-        token = best if self._sampler is None else self._sampler.choose(self._candidates.fill(logits))
+        # llama.cpp lets a control token pass as its text, but it is written as nothing.
+        logits = logits.copy()
+        logits[self._model.unwritten] = -np.inf
+        token = (
+            int(np.argmax(logits))
+            if self._sampler is None
+            else self._sampler.choose(self._candidates.fill(logits))
+        )
         alone = self._candidates.only(token, float(logits[token]))
         grammar.filter(alone)
         if not np.isfinite(alone.best()[1]):
