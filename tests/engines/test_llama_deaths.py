@@ -67,6 +67,30 @@ def test_two_calls_at_once_both_survive_the_death_of_the_child(open_tiny):
     assert all(isinstance(answer, Completion) for _, answer in seen)
 
 
+def test_a_call_that_kills_the_child_is_not_the_end_of_another(open_tiny, monkeypatch):
+    monkeypatch.setattr("llmcli.engines.llama.engine._constrained", lambda sampling: sampling)
+    engine = open_tiny("llama", context=256)
+    innocent = engine.generate([ask(f"Text {n}") for n in range(12)], Sampling(max_tokens=100))
+    nested = "root ::= " + "(" * 200_000 + '"a"' + ")" * 200_000  # llama.cpp's parser recurses
+    deadly = engine.generate([ask("Text")], Sampling(grammar=nested))
+    blamed = []
+
+    def kill():
+        try:
+            blamed.extend(answer for _, answer in deadly)
+        except EngineCrashed as error:  # three deaths before any answer
+            blamed.append(error)
+
+    killing = threading.Thread(target=kill, daemon=True)
+    answers = [next(innocent)]
+    killing.start()
+    answers += _within(30, innocent)
+    killing.join(10)
+
+    assert [Completion] * 12 == [type(answer) for _, answer in answers]
+    assert [EngineCrashed] == [type(error) for error in blamed]
+
+
 def _within(seconds, items):
     """The items that an iterator gives in so many seconds: one that hangs must not hang the tests."""
     found = []

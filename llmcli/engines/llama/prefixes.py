@@ -51,6 +51,11 @@ class Prefixes:
         """Cells that the residents hold."""
         return sum(len(resident.tokens) for resident in self._residents)
 
+    @property
+    def full(self) -> bool:
+        """Whether running sequences stand on as many residents as there may be: no other can take a place."""
+        return sum(resident.lent > 0 for resident in self._residents) >= self._most
+
     def best(self, tokens: Sequence[int]) -> tuple[Resident | None, int]:
         """
         The resident that shares most with a prompt, and how many tokens of it can be forked.

@@ -275,7 +275,9 @@ class Scheduler:
         alike = min(alike, len(request.tokens) - 1)
         self._last = request.tokens
         resident, shared = self._prefixes.best(request.tokens)
-        if alike - shared < WORTH_SHARING or self._used() + request.cells + alike > self._context.cells:
+        if alike - shared < WORTH_SHARING or self._prefixes.full:
+            return
+        if self._used() + request.cells + alike > self._context.cells:
             return
         sequence = self._free.pop()
         if resident is not None:
