@@ -116,7 +116,7 @@ def kill_loop(folder: Path, kills: int, rows: int, moments: random.Random) -> Si
             if has_ended(child):
                 return SimpleNamespace(count=count, inside=inside, seen=seen)
             time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.1))
+        time.sleep(moments.uniform(0, 0.05))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         count += 1

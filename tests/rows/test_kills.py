@@ -46,7 +46,7 @@ def test_50_kills_lose_nothing_and_ask_nothing_again(tmp_path):
 
 @pytest.mark.slow
 def test_1000_kills_in_10000_rows(tmp_path):
-    found = kill(tmp_path, kills=1000, rows=10_000, delay=0.005)
+    found = kill(tmp_path, kills=1000, rows=10_000, delay=0.01)
     print(found)
 
     check(found, kills=1000)
