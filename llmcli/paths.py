@@ -1,7 +1,7 @@
 """
 Where llm keeps its files: configuration, models, cache, history.
 
-The folders are the platform's own (platformdirs); each can be moved by an
+The folders are the platform's own; each can be moved by an
 environment variable. What is private is created for its owner alone.
 """
 
@@ -10,31 +10,28 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from llmcli.folders import platform_folder
+
 PACKAGE = Path(__file__).parent
 
 
-def _folder(variable: str, kind: str) -> Path:
-    override = os.environ.get(variable)
-    if override:
-        return Path(override).expanduser()
-    from platformdirs import PlatformDirs  # here: `llm --help` may not need it
-
-    return Path(getattr(PlatformDirs("llmcli"), kind))
+def _folder(variable: str, *places: str) -> Path:
+    return Path(os.environ.get(variable) or platform_folder(*places)).expanduser()
 
 
 def config_dir() -> Path:
     """config.yaml, the user's models.yaml and the user's `prompts` folder; LLMCLI_CONFIG_DIR."""
-    return _folder("LLMCLI_CONFIG_DIR", "user_config_dir")
+    return _folder("LLMCLI_CONFIG_DIR", "XDG_CONFIG_HOME", ".config", "Application Support")
 
 
 def data_dir() -> Path:
     """Downloaded models and the history; LLMCLI_DATA_DIR."""
-    return _folder("LLMCLI_DATA_DIR", "user_data_dir")
+    return _folder("LLMCLI_DATA_DIR", "XDG_DATA_HOME", ".local/share", "Application Support")
 
 
 def cache_dir() -> Path:
     """What can be deleted at any time: checksums, saved prefixes; LLMCLI_CACHE_DIR."""
-    return _folder("LLMCLI_CACHE_DIR", "user_cache_dir")
+    return _folder("LLMCLI_CACHE_DIR", "XDG_CACHE_HOME", ".cache", "Caches")
 
 
 def shipped(name: str) -> Path:

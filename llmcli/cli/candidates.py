@@ -14,6 +14,8 @@ import os
 import sys
 from typing import Any
 
+from llmcli.folders import platform_folder
+
 FILES = "\x01files"
 TABLE_VERSION = 1
 
@@ -172,13 +174,6 @@ def _sessions() -> Pairs:
 
 
 # -- the table -----------------------------------------------------------------------
-
-
-def platform_folder(variable: str, linux: str, mac: str) -> str:
-    """Our folder as platformdirs finds it, which takes 10 ms to import (a test compares them)."""
-    if sys.platform == "darwin":
-        return f"~/Library/{mac}/llmcli"
-    return os.path.join(os.environ.get(variable, "").strip() or f"~/{linux}", "llmcli")  # noqa: PTH118
 
 
 def table_path() -> str:

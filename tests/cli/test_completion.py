@@ -20,6 +20,7 @@ from platformdirs import PlatformDirs
 from llmcli.chat.history import History, history_path
 from llmcli.cli import candidates
 from llmcli.cli.completion import PROGRAM, script, set_up
+from llmcli.folders import platform_folder
 
 HEAVY = (
     "typer",
@@ -154,10 +155,12 @@ def test_it_finds_our_folders_where_the_rest_of_llm_does(variables, monkeypatch:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    cache = candidates.platform_folder("XDG_CACHE_HOME", ".cache", "Caches")
-    data = candidates.platform_folder("XDG_DATA_HOME", ".local/share", "Application Support")
+    cache = platform_folder("XDG_CACHE_HOME", ".cache", "Caches")
+    data = platform_folder("XDG_DATA_HOME", ".local/share", "Application Support")
 
     assert os.path.expanduser(cache) == PlatformDirs("llmcli").user_cache_dir  # noqa: PTH111
+    config = platform_folder("XDG_CONFIG_HOME", ".config", "Application Support")
+    assert os.path.expanduser(config) == PlatformDirs("llmcli").user_config_dir  # noqa: PTH111
     assert os.path.expanduser(data) == PlatformDirs("llmcli").user_data_dir  # noqa: PTH111
 
 
