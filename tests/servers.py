@@ -232,6 +232,10 @@ def _handler(answer: object) -> type[BaseHTTPRequestHandler]:
                 pass
             self.close_connection = True
 
+        def end_headers(self) -> None:
+            self.send_header("Connection", "close")  # else a client may try the connection once more
+            super().end_headers()
+
         do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:

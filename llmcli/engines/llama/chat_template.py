@@ -23,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from llmcli.errors import ModelError, UsageError
 from llmcli.messages import Message
 
-RENDER_SECONDS = 5.0
+RENDER_SECONDS = 3.0
 RENDER_CHARACTERS = 1_000_000
 REPEAT_LIMIT = 100_000
 
@@ -103,8 +103,8 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except TemplateError as error:
             raise ModelError(f"the model's chat template cannot be compiled: {error}") from error
-        self.has_system = self._keeps_system()
         self._render(("user", "assistant", "user"), False, False)
+        self.has_system = self._keeps_system()
 
     def _keeps_system(self) -> bool:
         """Whether a system message comes out as one; some templates refuse it, some drop it."""

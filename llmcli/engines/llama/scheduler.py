@@ -134,6 +134,8 @@ class Scheduler:
             limit = 1 if self._limits.sequential else self._limits.parallel
             if len(self._slots) >= limit:
                 return
+            if sum(len(slot.pending) for slot in self._slots) >= BATCH_TOKENS:
+                return  # the next batch is full; more would only widen the cache that all attend to
             try:
                 if not self._make_room(request) or self._comes_soon(request):
                     return
