@@ -3,10 +3,11 @@ What a chat's tenth turn costs before its first token, beside a fresh prompt of 
 
     python benchmarks/turns.py [--model FILE] [--rounds 3]
 
-New in a turn are the previous reply and the message. Two chat templates: one keeps a reply as it was written, under the
-header it was written under; the other one's header holds an empty thinking block that is gone from
-earlier turns (as Qwen3's), so that the last reply is rendered anew and must be read again. The fresh prompt
-stands in another sequence and shares nothing. In every round the chat and the fresh prompt take turns.
+New in a turn are the previous reply and the message. Two chat templates: one keeps a reply as it was
+written, under the header it was written under; the other one's header holds an empty thinking block that is
+gone from earlier turns (as Qwen3's), so that the last reply is rendered anew and must be read again. The
+fresh prompt stands in another sequence and shares nothing. In every round the chat and the fresh prompt take
+turns.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from llmcli.messages import Completion, Message, Prompt, Sampling
 HEADER = "<|im_start|>assistant\n"
 THOUGHT = "<think>\n\n</think>\n\n"
 TURNS = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}" + HEADER + "{% endif %}"
 )
 TEMPLATES = {"keeps the reply": TURNS, "rewrites the last reply": TURNS.replace(HEADER, HEADER + THOUGHT)}
