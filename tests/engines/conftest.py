@@ -10,14 +10,28 @@ import pytest
 from ggufs import tiny
 
 from llmcli.engines.base import EngineOptions
+from llmcli.engines.llama import wire
+from llmcli.engines.llama.calls import Call
 from llmcli.engines.llama.engine import LlamaEngine
-from llmcli.messages import Message, Prompt
+from llmcli.messages import Message, Prompt, Sampling
 from llmcli.models import ModelFile, resolve
 
 
 def ask(text: str) -> Prompt:
     """A prompt of one user message."""
     return Prompt((Message("user", text),))
+
+
+def ask_unchecked(engine: LlamaEngine, prompts: list[Prompt], sampling: Sampling) -> Iterator[Any]:
+    """
+    As `engine.generate`, but the grammar goes to the child unseen.
+
+    The check in front of the child refuses every grammar that harms one. What the child does with one
+    shows what that check saves it from, and what is left when it errs.
+    """
+    engine.info  # noqa: B018  (loaded)
+    call = Call(engine, prompts, lambda i, prompt, many: wire.Generate(i, prompt, sampling, many=many))
+    return call.results()
 
 
 @pytest.fixture(scope="module")
@@ -41,4 +55,27 @@ def open_tiny(tmp_path: Path) -> Iterator[Callable[..., LlamaEngine]]:
 
     yield open_one
     for engine in opened:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def shared_tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., LlamaEngine]]:
+    """
+    As `open_tiny`, but each engine is opened once a file: for tests that leave it as it was.
+
+    `trained` is the context, in tokens, that the model says it was trained with.
+    A child's start takes longer than most of what is asked of it.
+    """
+    opened: dict[tuple[Any, ...], LlamaEngine] = {}
+
+    def open_one(architecture: str = "llama", trained: int = 512, **options: Any) -> LlamaEngine:
+        key = (architecture, trained, *sorted(options.items()))
+        if key not in opened:
+            path = tmp_path_factory.mktemp("tiny") / f"{architecture}.gguf"
+            tiny(architecture, context=trained).write(path)
+            opened[key] = LlamaEngine(ModelFile(architecture, path), EngineOptions(**options))
+        return opened[key]
+
+    yield open_one
+    for engine in opened.values():
         engine.close()

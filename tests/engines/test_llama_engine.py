@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import json
 import threading
 import time
 
 import pytest
-from engines.conftest import ask
+from engines.conftest import ask, ask_unchecked
 from ggufs import QWEN_LIKE, STRING, tiny
 
+from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.prefixes import Prefixes
 from llmcli.errors import BadConfig, InputTooLong, ModelError, UnreadableInput, UnusableAnswer, UsageError
 from llmcli.messages import Completion, LabelScores, Message, Piece, Prompt, Sampling
@@ -126,21 +128,21 @@ def test_an_answer_cut_at_max_tokens_says_so(starter):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_batched_answers_are_those_of_one_at_a_time(kind, open_tiny):
-    texts = [f"Is the sentiment of this text positive? {n} " + "the and is " * (n % 7) for n in range(40)]
+def test_batched_answers_are_those_of_one_at_a_time(kind, shared_tiny):
+    texts = [f"Is the sentiment of this text positive? {n} " + "the and is " * (n % 7) for n in range(24)]
     labels = ("positive", "negative", "very good thing")
 
-    batched, alone = open_tiny(kind, context=512), open_tiny(kind, context=512, sequential=True)
+    batched, alone = shared_tiny(kind, context=512), shared_tiny(kind, context=512, sequential=True)
     first = dict(batched.score(map(ask, texts), labels))
     second = dict(alone.score(map(ask, texts), labels))
 
-    assert sum(scores.usage.cached for scores in first.values()) > 500  # the prefix was shared
+    assert sum(scores.usage.cached for scores in first.values()) > 300  # the prefix was shared
     for position, scores in first.items():
         assert scores.probabilities == pytest.approx(second[position].probabilities, abs=0.01)
 
 
-def test_sequential_answers_do_not_depend_on_their_neighbours(open_tiny):
-    engine = open_tiny("llama", context=512, sequential=True)
+def test_sequential_answers_do_not_depend_on_their_neighbours(shared_tiny):
+    engine = shared_tiny("llama", context=512, sequential=True)
     texts = [f"Text number {n}. " + "the and " * (n % 11) for n in range(20)]
 
     together = dict(engine.score(map(ask, texts), LABELS))
@@ -151,8 +153,8 @@ def test_sequential_answers_do_not_depend_on_their_neighbours(open_tiny):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_turn_evaluates_at_most_the_last_reply_and_the_new_message(kind, open_tiny):
-    engine = open_tiny(kind, context=1024)
+def test_a_turn_evaluates_at_most_the_last_reply_and_the_new_message(kind, shared_tiny):
+    engine = shared_tiny(kind, context=512)
     messages = [Message("user", "Hello. " * 20)]
     previous = 0
     for _ in range(4):
@@ -162,8 +164,8 @@ def test_a_turn_evaluates_at_most_the_last_reply_and_the_new_message(kind, open_
         messages += [Message("assistant", "A plain reply."), Message("user", "And the next question?")]
 
 
-def test_a_growing_conversation_is_seldom_read_from_its_beginning(open_tiny):
-    engine = open_tiny("llama", made=tiny("llama", context=4096))
+def test_a_growing_conversation_is_seldom_read_from_its_beginning(shared_tiny):
+    engine = shared_tiny("llama", trained=4096)
     messages, again = [Message("user", "Hello. " * 20)], 0
     for _ in range(12):
         _, completion = collect(engine.stream(Prompt(tuple(messages)), Sampling(max_tokens=100)))
@@ -199,11 +201,11 @@ def test_an_endless_input_gives_each_answer_at_once(starter):
     prompts = (ask(f"{SENTIMENT}Review number {next(asked)} is good.") for _ in itertools.repeat(None))
     answers = starter.score(prompts, LABELS)
 
-    seen = [next(answers) for _ in range(300)]
+    seen = [next(answers) for _ in range(150)]
     answers.close()
 
-    assert 300 == len({position for position, _ in seen})
-    assert next(asked) < 300 + 200  # only so many are drawn ahead
+    assert 150 == len({position for position, _ in seen})
+    assert next(asked) < 150 + 200  # only so many are drawn ahead
 
 
 def test_a_slow_source_does_not_delay_a_finished_answer(starter):
@@ -229,8 +231,8 @@ def test_what_the_source_raises_reaches_the_caller(starter):
         list(starter.generate(broken(), Sampling(max_tokens=4)))
 
 
-def test_a_closed_stream_makes_way_for_the_next_question(open_tiny):
-    engine = open_tiny("llama", made=tiny("llama", context=4096))
+def test_a_closed_stream_makes_way_for_the_next_question(shared_tiny):
+    engine = shared_tiny("llama", trained=4096)
     stream = engine.stream(ask("Go on."), Sampling(temperature=1, max_tokens=3000))
     next(stream)
     stream.close()
@@ -257,12 +259,11 @@ def test_a_question_cancelled_while_it_is_tokenised_is_not_answered(open_tiny):
     assert 0 == engine.measure().tokens
 
 
-def test_an_answer_in_a_grammar_that_llama_cpp_refuses_is_that_rows_error(open_tiny, monkeypatch):
-    engine = open_tiny("llama", context=512, parallel=2)
-    monkeypatch.setattr("llmcli.engines.llama.engine._constrained", lambda sampling: sampling)
+def test_an_answer_in_a_grammar_that_llama_cpp_refuses_is_that_rows_error(shared_tiny):
+    engine = shared_tiny("llama", context=512)
     refused = Sampling(grammar="root ::= (", max_tokens=4)
 
-    errors = [answer for _, answer in engine.generate([ask(f"Text {n}") for n in range(40)], refused)]
+    errors = [answer for _, answer in ask_unchecked(engine, [ask(f"Text {n}") for n in range(40)], refused)]
 
     assert all(isinstance(error, BadConfig) for error in errors)
     [(_, completion)] = engine.generate([ask("Hi")], Sampling(max_tokens=4))  # no sequence was lost
@@ -278,9 +279,8 @@ def test_an_answer_to_a_schema_is_json_that_fits_it(starter):
     assert json.loads(completion.text)["stars"] in (1, 2, 3)
 
 
-def test_no_control_token_passes_for_text_inside_json(open_tiny):
-    made = tiny("llama", context=512)
-    engine = open_tiny("llama", made=made)
+def test_no_control_token_passes_for_text_inside_json(shared_tiny):
+    engine = shared_tiny("llama", context=512)
     schema = {"type": "object", "properties": {"a": {"enum": ["<|user|>x", "<|user|>y"]}}, "required": ["a"]}
     sampling = Sampling(schema=json.dumps(schema), max_tokens=100)
 
@@ -323,8 +323,8 @@ def _with_nan(made):
     return made
 
 
-def test_labels_of_an_empty_prompt_are_an_error_and_not_a_hang(open_tiny):
-    engine = open_tiny("qwen2")
+def test_labels_of_an_empty_prompt_are_an_error_and_not_a_hang(shared_tiny):
+    engine = shared_tiny("qwen2", context=512)
     answers = []
     asking = threading.Thread(
         target=lambda: answers.extend(engine.score([Prompt(raw="")], LABELS)), daemon=True
@@ -365,16 +365,24 @@ def test_a_model_without_a_chat_template_completes_but_is_not_asked(open_tiny):
     assert isinstance(completion, Completion)
 
 
-@pytest.mark.parametrize("template", [
+HOSTILE = [
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "{{ 'A' * 3000000000 }}",
     "{{ messages.__class__.__mro__[1].__subclasses__() }}",
-    "{{ messages[0]['content'] }}{{ messages[0]['content'] }}",
     "{% for m in messages %}hello{% endfor %}",
     "{% broken",
-])  # fmt: skip
-def test_a_hostile_chat_template_is_one_error(template, open_tiny):
-    engine = open_tiny("llama", made=tiny("llama", template=template))
+]
+
+
+@pytest.mark.parametrize("template", HOSTILE)
+def test_a_hostile_chat_template_is_one_error(template):
+    with pytest.raises(ModelError, match="chat template"):
+        ChatTemplate(template, bos="", eos="", started=datetime.datetime(2026, 1, 1), seconds=0.3)
+
+
+def test_a_model_with_a_hostile_chat_template_is_not_loaded(open_tiny):
+    twice = "{{ messages[0]['content'] }}{{ messages[0]['content'] }}"
+    engine = open_tiny("llama", made=tiny("llama", template=twice))
 
     with pytest.raises(ModelError, match="chat template"):
         engine.info  # noqa: B018

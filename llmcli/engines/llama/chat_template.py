@@ -77,8 +77,8 @@ class ChatTemplate:
     One model's chat template.
 
     `thinking_off`: the variables that turn this model's thinking off, where the usual
-    switches do not. Raises ModelError where the template cannot be compiled, or loses or
-    reorders what it is given.
+    switches do not. `seconds`: the longest that one rendering may take. Raises ModelError
+    where the template cannot be compiled, or loses or reorders what it is given.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class ChatTemplate:
         eos: str,
         started: datetime.datetime,
         thinking_off: Mapping[str, Any] | None = None,
+        seconds: float = RENDER_SECONDS,
     ) -> None:
         environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = _to_json
@@ -96,6 +97,7 @@ class ChatTemplate:
         # The date is the job's start, so that a resumed job renders the same prompts.
         environment.globals["strftime_now"] = started.strftime
         self.source = source
+        self._seconds = seconds
         self._thinking_off = dict(thinking_off or {})
         self._tokens = {"bos_token": bos, "eos_token": eos}
         self._shapes: dict[tuple[tuple[str, ...], bool, bool], list[Part]] = {}
@@ -152,7 +154,7 @@ class ChatTemplate:
         if not thinking:
             switches.update(self._thinking_off)
         try:
-            with _time_limit(RENDER_SECONDS):
+            with _time_limit(self._seconds):
                 pieces, size = [], 0
                 for piece in self._template.generate(
                     messages=messages,
@@ -168,7 +170,7 @@ class ChatTemplate:
                         raise ModelError("the model's chat template writes without end")
                 return "".join(pieces)
         except _Timeout:
-            raise ModelError(f"the model's chat template runs for more than {RENDER_SECONDS:.0f} s") from None
+            raise ModelError(f"the model's chat template runs for more than {self._seconds:g} s") from None
         except _TEMPLATE_ERRORS as error:
             raise ModelError(f"the model's chat template fails: {error or type(error).__name__}") from error
 

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
 import msgspec
@@ -22,8 +23,9 @@ import msgspec
 from llmcli.engines.llama import wire
 from llmcli.errors import EngineCrashed, UnreadableInput
 
-# Ctrl-C is the parent's, also during the imports. `-c` puts the working directory on the path (unless
-# PYTHONSAFEPATH is set), where anybody's llmcli may lie: it is taken off first.
+# Ctrl-C is the parent's, also during the imports (and until they begin it is held back). `-c` puts the
+# working directory on the path (unless PYTHONSAFEPATH is set), where anybody's llmcli may lie: it is taken
+# off first.
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -51,7 +53,7 @@ class ChildProcess:
         ours, theirs = socket.socketpair()
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the child)
         environment = {**ENVIRONMENT, **os.environ}
-        with theirs:
+        with theirs, _without_interrupts():
             self._process = subprocess.Popen(
                 [sys.executable, "-c", PROGRAM, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -129,3 +131,17 @@ class ChildProcess:
         self._process.kill()
         self._process.wait()
         self._words.close()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """
+    Hold SIGINT back in this thread; a process that is started now inherits that.
+
+    Else a Ctrl-C while its interpreter starts, before a line of ours runs, would end it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
