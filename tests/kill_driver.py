@@ -3,9 +3,11 @@ Kill a job again and again with SIGKILL, and look at what is left each time. Run
 
     python kill_driver.py FOLDER KILLS ROWS DELAY SEED
 
-Each run is a fork of this process, so a kill costs milliseconds. The moments are drawn so that the job is not
-finished before the last kill: most by how far the engine's log has grown, some by the clock alone. After each
-kill a copy of the journal is read: what is committed there must never be asked again. Prints one JSON object.
+Each run is a fork of this process, so a kill costs milliseconds. Most moments are drawn by how many prompts
+the run has asked, some by the clock alone. However slow the machine, the job is not done before the last
+kill: the engine of each run stands still where that run's part of the rows ends (`stood` counts the kills
+that found it there). After each kill a copy of the journal is read: what is committed there must never be
+asked again. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from llmcli.cli.environment import from_system
-from llmcli.engines.base import EngineOptions
+from llmcli.engines.base import Engine, EngineOptions
 from llmcli.engines.scripted import open_engine
-from llmcli.messages import Sampling
+from llmcli.messages import Prompt, Sampling
 from llmcli.rows.job import identify
 from llmcli.rows.runner import Job, RowOptions, run_rows
 from llmcli.templates import Template
@@ -49,23 +53,42 @@ def prepare(folder: Path, rows: int, delay: float) -> None:
     (folder / "script.json").write_text(json.dumps(script))
 
 
-def run(folder: Path, **options: object) -> None:
-    engine = open_engine(str(folder / "script.json"), EngineOptions())
+class Paced:
+    """An engine that answers `most` prompts and then stands still, until its process is killed."""
+
+    def __init__(self, engine: Engine, most: int) -> None:
+        self._engine, self._most = engine, most
+
+    def score(self, prompts: Iterable[Prompt], labels: Sequence[str]) -> Iterator[Any]:
+        return self._engine.score(self._first(prompts), labels)
+
+    def _first(self, prompts: Iterable[Prompt]) -> Iterator[Prompt]:
+        for number, prompt in enumerate(prompts):
+            while number >= self._most:
+                time.sleep(60)
+            yield prompt
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def run(folder: Path, most: int | None = None, **options: Any) -> None:
+    engine: Engine = open_engine(str(folder / "script.json"), EngineOptions())
     run_rows(
         JOB,
         RowOptions(source=folder / "rows.csv", output=folder / "out.csv", **options),
-        engine,
+        engine if most is None else Paced(engine, most),
         from_system(),
     )
 
 
-def start(folder: Path, **options: object) -> int:
+def start(folder: Path, most: int) -> int:
     """The job in a process of its own; gives its id."""
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
-            run(folder, **options)
+            run(folder, most)
             os._exit(0)
         except BaseException:
             os._exit(9)
@@ -81,6 +104,15 @@ def log_size(folder: Path) -> int:
         return (folder / "asked.jsonl").stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def asked_since(folder: Path, size: int) -> int:
+    """How many prompts the engine was asked since its log had this size."""
+    if log_size(folder) == size:
+        return 0
+    with (folder / "asked.jsonl").open("rb") as log:
+        log.seek(size)
+        return log.read().count(b"\n")
 
 
 def committed(folder: Path) -> set[bytes]:
@@ -100,29 +132,27 @@ def committed(folder: Path) -> set[bytes]:
         return {key for (key,) in database.execute("SELECT key FROM rows")}
 
 
-def kill_loop(folder: Path, kills: int, rows: int, moments: random.Random) -> SimpleNamespace:
-    """Start, wait for a moment, kill; until there were enough kills or the job is done."""
-    line = 190  # bytes of a line in the log, about
+def kill_loop(folder: Path, kills: int, distinct: int, moments: random.Random) -> SimpleNamespace:
+    """Start, wait for a moment, kill; so often."""
     seen: list[tuple[int, set[bytes]]] = []
-    count = inside = 0
-    while count < kills:
+    inside = stood = 0
+    for number in range(kills):
         before = log_size(folder)
         known = len(seen[-1][1]) if seen else 0
-        share = 0.4 * (rows - known) / (kills - count + 1)
-        goal = before + line * moments.uniform(0, 2 * share)
+        most = distinct * (number + 1) // (kills + 1) - known  # at least 1 is left for each kill to come
+        goal = moments.uniform(0, min(most, 0.8 * (distinct - known) / (kills - number)))
         deadline = time.monotonic() + (moments.uniform(0, 0.1) if moments.random() < 0.1 else 60)
-        child = start(folder, keep_journal=True)  # a job that is done early must not begin anew
-        while log_size(folder) <= goal and time.monotonic() < deadline:
-            if has_ended(child):
-                return SimpleNamespace(count=count, inside=inside, seen=seen)
+        child = start(folder, most)
+        while asked_since(folder, before) <= goal and time.monotonic() < deadline:
+            assert not has_ended(child)
             time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.05))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        count += 1
+        stood += asked_since(folder, before) >= most
         seen.append((log_size(folder), committed(folder)))
-        inside += bool(seen[-1][1])
-    return SimpleNamespace(count=count, inside=inside, seen=seen)
+        inside += 0 < len(seen[-1][1]) < distinct
+    return SimpleNamespace(count=len(seen), inside=inside, stood=stood, seen=seen)
 
 
 def asked_again(folder: Path, seen: list[tuple[int, set[bytes]]]) -> int:
@@ -146,12 +176,12 @@ def main() -> None:
     # The two scripts differ in their delay only; the model's hash is part of no output.
     run(undisturbed)
 
-    loop = kill_loop(killed, int(kills), int(rows), random.Random(int(seed)))
+    distinct = len(set(texts(int(rows))))
+    loop = kill_loop(killed, int(kills), distinct, random.Random(int(seed)))
     lost = 0
     for (_, earlier), (_, later) in zip(loop.seen, loop.seen[1:]):
         lost += len(earlier - later)
     run(killed, keep_journal=True)
-    distinct = len(set(texts(int(rows))))
     begun = time.perf_counter()
     run(killed)
     resumed = time.perf_counter() - begun
@@ -160,6 +190,7 @@ def main() -> None:
             {
                 "kills": loop.count,
                 "inside": loop.inside,
+                "stood": loop.stood,
                 "lost": lost,
                 "asked_again": asked_again(killed, loop.seen),
                 "asked": (killed / "asked.jsonl").read_bytes().count(b"\n"),
