@@ -23,6 +23,8 @@ raises them, `cli.main` alone prints them. Anything else that escapes is our bug
 
 from __future__ import annotations
 
+import errno
+
 
 class LlmError(Exception):
     """A failure with a message for the person at the terminal, and a remedy (`hint`)."""
@@ -150,4 +152,21 @@ def from_os_error(error: OSError, doing: str) -> LlmError:
         return MissingInput(message)
     if isinstance(error, PermissionError):
         return PermissionRefused(message)
+    return InputOutputError(message)
+
+
+def cannot_write(error: OSError, path: object) -> LlmError:
+    """
+    The LlmError for an output that cannot be made or written.
+
+    >>> cannot_write(FileNotFoundError(2, "No such file or directory"), "no/such/out.txt").exit_code
+    73
+    """
+    message = f"cannot write {path}: {error.strerror or error}"
+    if isinstance(error, PermissionError):
+        return PermissionRefused(message)
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return CannotCreate(message)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputOutputError(message, hint="make room there, or choose another place")
     return InputOutputError(message)

@@ -6,6 +6,7 @@ Tests type into the doors. `llm` runs the program as a user does; `script` write
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -59,12 +60,22 @@ def llm_env(home: Path) -> dict[str, str]:
     return {**kept, **folders, "HOME": str(home)}
 
 
+def _obey_modes() -> None:
+    """Before a program starts: the modes of files hold for root too. (Linux; elsewhere, test as a user.)"""
+    if os.geteuid() == 0:
+        process = ctypes.CDLL(None, use_errno=True)
+        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+            if process.prctl(24, capability, 0, 0, 0):  # PR_CAPBSET_DROP
+                raise OSError(ctypes.get_errno(), "prctl")
+
+
 @pytest.fixture
 def llm(llm_env: dict[str, str], work: Path) -> Callable[..., Ran]:
     """
     Run the installed `llm`: `llm("sentiment", "--text", "Nice.", stdin="", env={"LLMCLI_MODEL": "x"})`.
 
-    Standard input is empty unless it is given; `env` adds to the environment.
+    Standard input is empty unless it is given; `env` adds to the environment. `powerless` takes from root
+    what would let it read and write where the modes of files forbid it.
     """
 
     def run(
@@ -73,6 +84,7 @@ def llm(llm_env: dict[str, str], work: Path) -> Callable[..., Ran]:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float = 60,
+        powerless: bool = False,
     ) -> Ran:
         done = subprocess.run(
             [LLM, *map(str, args)],
@@ -81,6 +93,7 @@ def llm(llm_env: dict[str, str], work: Path) -> Callable[..., Ran]:
             cwd=cwd or work,
             env={**llm_env, **(env or {})},
             timeout=timeout,
+            preexec_fn=_obey_modes if powerless else None,
         )
         texts = (stream.decode("utf-8", "surrogateescape") for stream in (done.stdout, done.stderr))
         return Ran(done.returncode, *texts, done.stdout, done.stderr)

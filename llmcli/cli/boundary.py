@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from typer.exceptions import Abort, TyperException
 
@@ -78,17 +80,16 @@ def _as_llm_error(error: Exception) -> LlmError:
 
 
 def _usage_error(error: TyperException) -> UsageError:
-    """Typer's complaint as ours; an unknown option with the nearest that exists."""
-    possible = getattr(error, "possibilities", None)
-    if not possible:
-        return UsageError(_plain(error.format_message()))
+    """Typer's complaint as ours; of an unknown option the nearest that exists, else where to look."""
+    ctx: Any = getattr(error, "ctx", None)
+    remedy = f"see {ctx.command_path if ctx else 'llm'} --help"
+    if not hasattr(error, "possibilities"):
+        return UsageError(_plain(error.format_message()), hint=remedy)
     from llmcli.registry import nearest
 
     name = str(getattr(error, "option_name", ""))
-    close = nearest(name.lstrip("-"), [option.lstrip("-") for option in possible])
-    return UsageError(
-        f"no such option: {name}", hint=f"did you mean --{close}?" if close else "--help lists them"
-    )
+    close = nearest(name.lstrip("-"), [option.lstrip("-") for option in error.possibilities or ()])
+    return UsageError(f"no such option: {name}", hint=f"did you mean --{close}?" if close else remedy)
 
 
 def _from_stray_os_error(error: OSError) -> LlmError:
@@ -105,8 +106,11 @@ def _plain(message: str) -> str:
 
     >>> _plain("Invalid value for '--seed': 'x' is not a valid integer.")
     "invalid value for '--seed': 'x' is not a valid integer"
+    >>> _plain("Got unexpected extra argument(s) (b c)")
+    'unexpected: b c'
     """
     message = " ".join(message.split()).rstrip(".")
+    message = re.sub(r"Got unexpected extra argument\(s\) \((.*)\)", r"Unexpected: \1", message)
     return message[:1].lower() + message[1:]
 
 

@@ -26,11 +26,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.exceptions import TyperException
 
 from llmcli.cli.coerce import make_light
 from llmcli.cli.environment import Environment
+from llmcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from typer._click import Command as AnyCommand
     from typer._click import Context, HelpFormatter, Parameter
 
 OTHER = "Other"
@@ -169,6 +172,14 @@ class Command(_PlainHelp, TyperCommand):
         self.params.extend(house_options())
         make_light(self.params)
 
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Parse; a complaint of the parser itself is told which command it is about."""
+        try:
+            return super().parse_args(ctx, args)
+        except TyperException as error:
+            error.ctx = getattr(error, "ctx", None) or ctx  # type: ignore[attr-defined]
+            raise
+
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Options under the headings that their `rich_help_panel` names."""
         self._write_options(ctx, formatter)
@@ -187,6 +198,25 @@ class Group(_PlainHelp, TyperGroup):
             environment(ctx).write(ctx.get_help() + "\n")
             ctx.exit()
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, AnyCommand | None, list[str]]:
+        """The command that the first word names; an unknown one is a usage error with a suggestion."""
+        command = self.get_command(ctx, args[0])
+        if command is None:
+            raise self.unknown_command(ctx, args[0])
+        return args[0], command, args[1:]
+
+    def unknown_command(self, ctx: Context, name: str) -> UsageError:
+        """What to say of a command that there is not, with the nearest."""
+        from llmcli.registry import nearest
+
+        if name.startswith("-"):
+            return UsageError(f"no such option: {name}", hint=f"see {ctx.command_path} --help")
+        close = nearest(name, self.list_commands(ctx))
+        remedy = f"did you mean {close}?" if close else f"{ctx.command_path} --help lists the commands"
+        return UsageError(f"no command {name!r}", hint=remedy)
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """The subcommands, then the options."""

@@ -84,12 +84,18 @@ def choose(
     for name in names:
         if not name or (name != STDIN and not _exists(env.cwd / name)):
             raise _missing(name)
-    kind = "rows" if row_format and not texts else _kind(names, texts, options.lines)
+    kind = _kind(names, texts, options.lines, row_format)
     return Inputs(kind, names, texts, options.encoding)
 
 
-def _kind(names: tuple[str, ...], texts: tuple[str, ...], lines: bool) -> Kind:
+def _kind(names: tuple[str, ...], texts: tuple[str, ...], lines: bool, row_format: str | None) -> Kind:
     rows = [name for name in names if is_rows(name)]
+    if lines and row_format:
+        raise UsageError(f"--lines and --input-format {row_format} contradict each other", hint="give one")
+    if row_format and texts:
+        raise UsageError("--input-format is for files, not for --text", hint="leave one of them out")
+    if row_format:
+        return "rows"
     if lines and texts:
         raise UsageError("--lines reads files or standard input, not --text", hint="leave one of them out")
     if lines:

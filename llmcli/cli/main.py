@@ -74,15 +74,13 @@ class Commands(Group):
             return command
         return _template_command(cmd_name, environment(ctx))
 
-    def resolve_command(
-        self, ctx: Context, args: list[str]
-    ) -> tuple[str | None, AnyCommand | None, list[str]]:
-        """The command that the first word names; an unknown one is a usage error with a suggestion."""
-        name = args[0]
-        command = self.get_command(ctx, name)
-        if command is None:
-            raise _unknown_command(name, self.list_commands(ctx), environment(ctx))
-        return name, command, args[1:]
+    def unknown_command(self, ctx: Context, name: str) -> UsageError:
+        """What to say of a command that there is not: maybe it is a text, or a file."""
+        if any(character.isspace() for character in name):
+            return UsageError(f"no command {name!r}", hint=f"to ask it: llm chat --once {as_word(name)}")
+        if not name.startswith("-") and (environment(ctx).cwd / name).is_file():
+            return UsageError(f"{name!r} is a file, not a command", hint=f"llm summarize {name}")
+        return super().unknown_command(ctx, name)
 
     def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
         """The commands in their sections, with a line each that needs no import."""
@@ -114,21 +112,6 @@ def _template_command(name: str, env: Environment) -> AnyCommand | None:
     from llmcli.cli.text import template_command
 
     return template_command(registry.find_template(name, env.cwd), env)
-
-
-def _unknown_command(name: str, known: Sequence[str], env: Environment) -> UsageError:
-    from llmcli import registry
-
-    if name.startswith("-"):
-        return UsageError(f"no such option: {name}", hint="llm --help lists them")
-    if any(character.isspace() for character in name):
-        return UsageError(f"no command {name!r}", hint=f"to ask it: llm chat --once {as_word(name)}")
-    if (env.cwd / name).is_file():
-        return UsageError(f"{name!r} is a file, not a command", hint=f"llm summarize {name}")
-    close = registry.nearest(name, known)
-    return UsageError(
-        f"no command {name!r}", hint=f"did you mean {close}?" if close else "llm --help lists the commands"
-    )
 
 
 def _show_version(ctx: typer.Context, given: bool) -> None:

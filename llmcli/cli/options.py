@@ -274,6 +274,11 @@ def collect(group: type, values: dict[str, Any]) -> Any:
     return group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
 
 
+def changed(group: Any) -> list[str]:
+    """The names of the options that differ from their defaults."""
+    return [field.name for field in dataclasses.fields(group) if getattr(group, field.name) != field.default]
+
+
 def takes(**groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Replace these parameters of a command's function by the options that their groups hold."""
 

@@ -12,7 +12,7 @@ import typer
 from llmcli import registry
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.cli.environment import Environment
-from llmcli.errors import BadConfig, CannotCreate, LlmError, MissingInput, UsageError
+from llmcli.errors import BadConfig, CannotCreate, LlmError, MissingInput, UsageError, cannot_write
 from llmcli.output.table import table
 from llmcli.paths import config_dir, make_private
 from llmcli.registry import RESERVED, Found
@@ -87,7 +87,7 @@ def new(
     except FileExistsError:
         raise CannotCreate(f"{path} exists", hint=f"edit it, or llm prompts show {name}") from None
     except OSError as error:
-        raise CannotCreate(f"cannot create {path}: {error.strerror}") from error
+        raise cannot_write(error, path) from error
     env.write(f"{path}\n")
     if hidden is not None:
         env.note(f"it hides {hidden.path} ({hidden.source})")
@@ -99,11 +99,21 @@ def check(
     ctx: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE|NAME", help="YAML files, or names.")],
 ) -> None:
-    """Say everything that is wrong with a template, line by line."""
+    """Say everything that is wrong with templates, line by line."""
     env = environment(ctx)
-    bad = sum(_check(name, env) for name in files)
-    if bad:
-        raise BadConfig(f"{bad} of {len(files)} template{'s' * (len(files) > 1)} cannot be used")
+    errors: list[LlmError] = []
+    for name in files:
+        try:
+            if _check(name, env):
+                errors.append(BadConfig(f"{name} cannot be used"))
+        except LlmError as error:  # the others are checked nevertheless
+            if len(files) == 1:
+                raise
+            env.complain(f"llm: error: {error}")
+            errors.append(error)
+    if errors:
+        worst = max(errors, key=lambda error: error.exit_code)
+        raise type(worst)(f"{len(errors)} of {len(files)} template{'s' * (len(files) > 1)} cannot be used")
 
 
 @app.command("path", cls=Command, epilog="cp haiku.yaml $(llm prompts path | sed -n 2p)")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmcli import config
-from llmcli.cli import inputs, opening, results
+from llmcli.cli import inputs, opening, options, results
 from llmcli.cli.environment import Environment
 from llmcli.cli.inputs import Inputs, Item
 from llmcli.cli.keeping import Keep, keeping
@@ -81,6 +81,8 @@ def run(asked: Asked, env: Environment) -> None:
 def prepare(asked: Asked, env: Environment) -> Task:
     """Check everything that can be checked before a model is loaded."""
     chosen = inputs.choose(asked.files, asked.input, env, asked.example, asked.rows.input_format)
+    if chosen.kind not in ("rows", "lines"):
+        _refuse_row_options(asked)
     form = results.form_name(asked.output, chosen.kind)
     results.check_name(asked.output.as_name or asked.template.name, form, chosen.kind)
     _keep_the_input(chosen, asked.output.output, env)
@@ -93,6 +95,18 @@ def prepare(asked: Asked, env: Environment) -> Task:
         label_set(template, values)
     sampling = sampling_for(template, values, asked.sampling.given())
     return Task(asked, template, values, sampling, chosen, model)
+
+
+def _refuse_row_options(asked: Asked) -> None:
+    """Raise UsageError for an option of rows where there are none: it would do nothing."""
+    given = [f"--{name.replace('_', '-')}" for name in options.changed(asked.rows)]
+    if asked.input.field is not None:
+        given.append("--field")
+    if given:
+        raise UsageError(
+            f"{given[0]} is for rows, and this is text",
+            hint="rows come from .csv, .tsv, .jsonl and .parquet files, or with --lines",
+        )
 
 
 def _keep_the_input(chosen: Inputs, output: str | None, env: Environment) -> None:

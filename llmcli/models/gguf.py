@@ -18,7 +18,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from llmcli.errors import ModelError
+from llmcli.errors import MissingInput, ModelError
 from llmcli.models import stamps
 from llmcli.models.gguf_reader import (
     GET_ANOTHER,
@@ -29,6 +29,7 @@ from llmcli.models.gguf_reader import (
     Numbers,
     Strings,
     Tensor,
+    open_regular,
     read_header,
 )
 
@@ -92,6 +93,7 @@ def check(path: Path) -> GgufHeader:
     """
     known = stamps.recall(KIND, VERSION, path, GgufHeader)
     if known is not None and _parts_stand(path, known.parts):
+        open_regular(path).close()  # a note outlives the permission to read the file
         return known
     state = path.stat() if path.exists() else None
     header = read_header(path)
@@ -102,6 +104,17 @@ def check(path: Path) -> GgufHeader:
     if state is not None and stat.S_ISREG(state.st_mode):
         stamps.remember(KIND, VERSION, path, state, facts)
     return facts
+
+
+def check_adapter(path: Path) -> None:
+    """
+    See that a LoRA adapter's file is there and may be read.
+
+    MissingInput (66), PermissionRefused (77), ModelError (4) for a folder and the like.
+    """
+    if not path.exists():
+        raise MissingInput(f"no LoRA adapter {str(path)!r}", hint="--lora FILE, or FILE:SCALE")
+    open_regular(path).close()
 
 
 # -- split files ---------------------------------------------------------------

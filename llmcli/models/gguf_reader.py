@@ -135,7 +135,7 @@ def open_regular(path: Path) -> BinaryIO:
             raise ModelError(f"{path} is {kind}", hint="name the .gguf file itself")
         return path.open("rb")
     except FileNotFoundError:
-        raise MissingInput(f"no model file {str(path)!r}", hint="llm models list") from None
+        raise MissingInput(f"no model file {str(path)!r}", hint="llm models list shows the models") from None
     except PermissionError:
         raise PermissionRefused(f"cannot read {path}: permission denied", hint=f"chmod u+r {path}") from None
     except OSError as error:

@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from llmcli.atomic import sync_folder, write_atomically
-from llmcli.errors import CannotCreate, InputOutputError, LlmError, PermissionRefused
-
-RESUME = "run the same command again: it resumes"
+from llmcli.errors import CannotCreate, cannot_write
 
 
 def is_replaceable(path: Path) -> bool:
@@ -99,16 +97,6 @@ def zipped(raw: BinaryIO, path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError, ValueError):
             packed.close()
         raise
-
-
-def cannot_write(error: OSError, path: Path) -> LlmError:
-    """An output's error in our words."""
-    message = f"cannot write {path}: {error.strerror or error}"
-    if isinstance(error, PermissionError):
-        return PermissionRefused(message)
-    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
-        return CannotCreate(message)
-    return InputOutputError(message, hint=RESUME)
 
 
 def write_sidecar(path: Path, about: dict[str, Any]) -> None:

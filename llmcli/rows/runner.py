@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from llmcli.engines.base import Engine
-from llmcli.errors import LlmError, RowsFailed, Stopped, UsageError
+from llmcli.errors import LlmError, RowsFailed, Stopped, UsageError, cannot_write
 from llmcli.rows.batch import Batch, Beside, resumable
 from llmcli.rows.columns import Outcome, ResultColumns, result_columns
 from llmcli.rows.job import Job, OutputFormat, Outside, RowOptions, identify, provenance
 from llmcli.rows.journal import Journal
 from llmcli.rows.json_reader import JsonReader
 from llmcli.rows.lock import Lock
-from llmcli.rows.output_file import cannot_write, is_replaceable, output_file, write_sidecar, writing, zipped
+from llmcli.rows.output_file import is_replaceable, output_file, write_sidecar, writing, zipped
 from llmcli.rows.preflight import Preflight, survey, survey_pipe
 from llmcli.rows.progress import progress, summary_lines
 from llmcli.rows.readers import Reader, Row, bad_row, open_reader
@@ -339,7 +339,7 @@ class _Run:
     # -------------------------------------------------------------- what is told
 
     def _provenance(self, reader: Reader) -> dict[str, Any]:
-        return provenance(self.job, self.workers.info, self.source.name, reader.field, self.results.name)
+        return provenance(self.job, self.workers.info, self.source.full_name, reader.field, self.results.name)
 
     def _conclude(self) -> None:
         """The summary, and what must be said in any case."""

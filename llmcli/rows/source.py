@@ -35,11 +35,14 @@ class Source:
     """
     One input. `path` None (or a file that is not a regular one) is a stream, read once.
 
+    Messages call it by its `name`, which is short; what programs read by its `full_name`.
+
     Raises MissingInput, PermissionRefused, UnreadableInput (a directory).
     """
 
     def __init__(self, path: Path | None, stdin: BinaryIO) -> None:
         self.path = path
+        self.full_name = "standard input" if path is None else str(path)
         self.name = "standard input" if path is None else shown(path)
         self._stdin = stdin
         self._raw: BinaryIO | None = None

@@ -15,7 +15,7 @@ from llmcli.chunking import Span, split
 from llmcli.errors import InputTooLong, LlmError, UnusableAnswer
 from llmcli.messages import Completion, Prompt, Sampling, Usage
 from llmcli.tasks.nouns import Failed, Task, Truncate, in_full, total
-from llmcli.templates import render, render_reduce
+from llmcli.templates import label_set, render, render_reduce
 
 ANSWER = 1024  # tokens kept free for an answer whose length nobody set; at most a quarter of the context
 SMALLEST = 16  # tokens; a part shorter than this tells a model nothing
@@ -51,6 +51,24 @@ def too_tight(task: Task, tokens: int, room: int) -> InputTooLong | None:
     if context == 0 or tokens + room <= context:
         return None
     return InputTooLong(f"the text is {tokens:,} tokens and the context is {context:,}", "", tokens, context)
+
+
+def no_room(task: Task, error: InputTooLong) -> InputTooLong | None:
+    """For a text that is too long: the error that blames the prompt, where that leaves no text any room."""
+    template, context = task.template, context_of(task, error)
+    if template.mode == "extract" or not context:
+        return None
+    around = task.count([render(template, "-", task.values)])[0]
+    if around + SMALLEST <= context:
+        return None
+    what, remedy = f"the prompt of {template.name}", "a shorter prompt"
+    if template.labels_param is not None:
+        what = f"{what} with {len(label_set(template, task.values)):,} labels"
+        remedy = "fewer or shorter labels"
+    return InputTooLong(
+        f"{what} takes {around:,} tokens without any text, and the context is {context:,}",
+        hint=f"use {remedy}, or a model with a longer context",
+    )
 
 
 class Joined(msgspec.Struct, frozen=True):

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 
 from llmcli.engines.base import Engine
-from llmcli.errors import LlmError
+from llmcli.errors import InputTooLong, LlmError
 from llmcli.messages import Sampling
 from llmcli.tasks.extract import Extract
 from llmcli.tasks.flow import Way, flow
 from llmcli.tasks.generate import Generate
 from llmcli.tasks.label import Label
-from llmcli.tasks.nouns import EMPTY, Failed, Notify, Result, Task, Truncate
+from llmcli.tasks.long import no_room
+from llmcli.tasks.nouns import EMPTY, Failed, Notify, Result, Task, Truncate, closing
 from llmcli.tasks.paragraphs import Paragraphs
 from llmcli.templates import Template, schema_for
 
@@ -53,7 +54,7 @@ def run_tasks(
     Raises what ends everything: EngineCrashed, BackendUnreachable, and what `texts` raises.
     """
     task = Task(template, engine, values, _with_schema(template, values, sampling), notify, truncate)
-    return flow(texts, _way(task))
+    return _blamed(task, flow(texts, _way(task)))
 
 
 def stream_task(
@@ -86,7 +87,35 @@ def stream_task(
             yield answer.text
             yield answer
     except Failed as failed:
-        raise failed.error from failed
+        raise _Blame(task).put(failed.error) from failed
+    except InputTooLong as error:
+        raise _Blame(task).put(error) from error
+
+
+def _blamed(
+    task: Task, answers: Iterator[tuple[int, Result | LlmError]]
+) -> Iterator[tuple[int, Result | LlmError]]:
+    blame = _Blame(task)
+    with closing(answers):
+        for position, answer in answers:
+            yield position, blame.put(answer) if isinstance(answer, LlmError) else answer
+
+
+class _Blame:
+    """Says of what is too long whether the prompt is to blame; worked out once, it is the same for all."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._known = False
+        self._prompts: LlmError | None = None
+
+    def put(self, error: LlmError) -> LlmError:
+        """The error, or the one that blames the prompt."""
+        if not isinstance(error, InputTooLong):
+            return error
+        if not self._known:
+            self._known, self._prompts = True, no_room(self._task, error)
+        return self._prompts or error
 
 
 def _way(task: Task) -> Way[Any]:

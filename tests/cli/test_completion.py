@@ -179,6 +179,7 @@ class Typist:
     def __init__(self, shell: str, env: dict[str, str], folder: Path) -> None:
         self.screen = pyte.Screen(120, 40)
         self.stream = pyte.Stream(self.screen)
+        self.lines = 0
         command, *args = SHELLS[shell]
         self.child = pexpect.spawn(
             command, args, env=env, cwd=str(folder), encoding="utf-8", dimensions=(40, 120)
@@ -196,6 +197,13 @@ class Typist:
                 self.stream.feed(self.child.read_nonblocking(4096, timeout=0.2))
             except pexpect.TIMEOUT:
                 continue
+
+    def fresh(self) -> None:
+        """Give up the line that was begun, and wait for a screen with nothing of it."""
+        self.lines += 1
+        self.type("\x03")
+        self.type(f"clear; echo line''{self.lines}\r")
+        self.see(f"line{self.lines}")
 
     def shown(self) -> str:
         """The screen's text, without the blanks at the ends of lines."""
@@ -236,9 +244,7 @@ def shell(request, tmp_path_factory):
     ],
 )
 def test_the_tab_key_completes(typed: str, seen: str, shell: Typist):
-    shell.type("\x03")  # a fresh line
-    shell.type("clear\r")
-    time.sleep(0.3)
+    shell.fresh()
     shell.type(typed)
     shell.see(seen)
 

@@ -7,6 +7,7 @@ Every row of the exit table, through the installed command, by its real cause.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+import llmcli
+
+STARTER = Path(llmcli.__file__).parent / "models" / "starter" / "starter.gguf"
 TEMPLATE = "help: Bad.\nprompt: 'no text'\n"
 
 
@@ -129,22 +133,52 @@ def test_76_the_json_is_cut(llm):
     assert "--max-tokens" in ran.stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_77_no_permission(llm, script, work):
     (work / "a.txt").write_text("a")
     (work / "a.txt").chmod(0)
 
-    assert llm("title", "-m", script(default="x"), "a.txt").code == 77
+    assert llm("title", "-m", script(default="x"), "a.txt", powerless=True).code == 77
 
 
 def test_77_a_folder_that_may_not_be_searched(llm, script, work):
     (work / "closed").mkdir(mode=0)
-    if os.access(work / "closed", os.X_OK):
-        pytest.skip("root may search everything")
 
-    ran = llm("title", "-m", script(default="x"), "closed/a.txt")
+    ran = llm("title", "-m", script(default="x"), "closed/a.txt", powerless=True)
 
     assert (ran.code, ran.stderr) == (77, "llm: error: cannot read closed/a.txt: Permission denied\n")
+
+
+def test_77_a_folder_that_may_not_be_written_to(llm, work):
+    (work / "prompts").mkdir(mode=0o555)
+
+    ran = llm("prompts", "new", "haiku", "--here", powerless=True)
+
+    assert (ran.code, ran.stdout) == (77, "")
+    assert ran.stderr == "llm: error: cannot write prompts/haiku.yaml: Permission denied\n"
+
+
+def test_77_a_model_that_may_not_be_read_any_more(llm, work):
+    """What is remembered of a file that was checked before does not count as reading it."""
+    model = work / "model.gguf"
+    shutil.copyfile(STARTER, model)
+    os.utime(model, (1_700_000_000, 1_700_000_000))  # what is new is not remembered
+    assert llm("sentiment", "-m", "./model.gguf", "--text", "a").code == 0
+    model.chmod(0)
+
+    ran = llm("sentiment", "-m", "./model.gguf", "--text", "a", powerless=True)
+
+    assert (ran.code, ran.stdout) == (77, "")
+    assert "model.gguf" in ran.stderr
+
+
+def test_66_and_77_a_lora_adapter(llm, work):
+    (work / "tone.gguf").touch(mode=0)
+
+    missing = llm("title", "--lora", "nowhere.gguf:0.5", "--text", "a")
+    closed = llm("title", "--lora", "tone.gguf", "--text", "a", powerless=True)
+
+    assert (missing.code, closed.code) == (66, 77)
+    assert missing.stderr == ("llm: error: no LoRA adapter 'nowhere.gguf' (--lora FILE, or FILE:SCALE)\n")
 
 
 def test_78_a_template_is_broken(llm, work):

@@ -119,7 +119,7 @@ def test_the_version_names_the_package_not_the_command(call):
         (["--bogus"], "no such option: --bogus"),
         (["zzz"], "no command 'zzz' (llm --help lists the commands)"),
         (["title", "--sed", "1", "--text", "x"], "no such option: --sed (did you mean --seed?)"),
-        (["--json", "title"], "no such option: --json (--help lists them)"),
+        (["--json", "title"], "no such option: --json (see llm --help)"),
         (["title", "--seed", "x"], "invalid value for '--seed': 'x' is not a whole number"),
         (["title", "--top-p", "2"], "invalid value for '--top-p': 2 is above 1"),
         (["complete", "x", "--seed", "9" * 20], "is above 9223372036854775807"),
@@ -128,7 +128,16 @@ def test_the_version_names_the_package_not_the_command(call):
         (["title", "--limit", "9" * 20, "--lines"], "is above 9223372036854775807"),
         (["title", "--gpu-layers", "9" * 20, "--text", "x"], "not a number (auto, all or a number)"),
         (["title", "--truncate", "all"], "'all' is not one of head, tail, middle"),
-        (["title", "--seed"], "option '--seed' requires an argument"),
+        (["title", "--seed"], "option '--seed' requires an argument (see llm title --help)"),
+        (["title", "-x"], "no such option: -x (see llm title --help)"),
+        (["models", "lst"], "no command 'lst' (did you mean list?)"),
+        (["models", "zzzzzz"], "no command 'zzzzzz' (llm models --help lists the commands)"),
+        (["models", "show"], "missing argument 'NAME' (see llm models show --help)"),
+        (["complete", "a", "b"], "unexpected: b (see llm complete --help)"),
+        (
+            ["title", "--lines", "--input-format", "csv"],
+            "--lines and --input-format csv contradict each other",
+        ),
     ],
 )
 def test_a_usage_error_is_one_line(call, args, line):

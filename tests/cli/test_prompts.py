@@ -90,6 +90,20 @@ def test_check_names_every_line_that_is_wrong(call, project):
     assert "1 of 2 templates cannot be used" in said.err
 
 
+def test_check_goes_on_after_a_file_that_is_missing_and_ends_with_the_worst(call, project):
+    (project / "bad.yaml").write_text("help: Bad.\nprompt: no text here\n")
+
+    missing = call("prompts", "check", "title", "nowhere.yaml", "nobody", "ask")
+    worse = call("prompts", "check", "nowhere.yaml", "bad", "ask")
+
+    assert (missing.code, missing.out) == (66, "title: ok\nask: ok\n")
+    assert "no file 'nowhere.yaml'" in missing.err
+    assert "no template is called 'nobody'" in missing.err
+    assert "2 of 4 templates cannot be used" in missing.err
+    assert worse.code == 78
+    assert worse.out.endswith("ask: ok\n")
+
+
 def test_a_missing_file_is_66(call):
     assert call("prompts", "check", "nowhere.yaml").code == 66
 

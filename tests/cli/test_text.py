@@ -187,6 +187,38 @@ def test_a_text_that_is_too_long_is_5_with_both_numbers(call, model, work):
     assert "and the context is 60 (use --truncate" in said.err
 
 
+@pytest.mark.parametrize("words", [("--text", "hello"), ("a.txt",), ("a.csv",)])
+def test_labels_that_leave_the_text_no_room_are_what_is_too_long(call, model, work, words):
+    (work / "a.txt").write_text("hello")
+    (work / "a.csv").write_text("text\nhello\n")
+    labels = ",".join(map(str, range(80)))
+
+    said = call("label", *model, "--labels", labels, *words)
+
+    assert said.code == (3 if words == ("a.csv",) else 5)
+    assert "the prompt of label with 80 labels takes " in said.err
+    assert "without any text, and the context is 60" in said.err
+    assert "the text is" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--limit", "3"], "--limit"),
+        (["--retry-errors"], "--retry-errors"),
+        (["--field", "text"], "--field"),
+        (["--error-as", "why"], "--error-as"),
+        (["--on", "ray"], "--on"),
+        (["--input-format", "csv"], "--input-format"),
+    ],
+)
+def test_an_option_of_rows_is_refused_where_there_are_none(call, model, words, option):
+    said = call("sentiment", *model, "--text", "hello", *words)
+
+    assert (said.code, said.out) == (2, "")
+    assert f"{option} is for " in said.err
+
+
 def test_a_cut_text_is_told(call, model, work, asked):
     said = call("sentiment", *model, "--truncate", "tail", "--text", "I love it " + "word " * 100)
 

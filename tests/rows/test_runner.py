@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from batches import TITLE
@@ -466,6 +467,28 @@ def test_a_json_object_says_where_it_comes_from(batches):
     assert record["model"] == "script.json"
     assert record["chunks"] == 1
     assert len(record["provenance"]["model"]["sha256"]) == 64
+
+
+def test_json_names_a_long_path_in_full(batches, work):
+    batch = batches()
+    name = "reviews-" + "x" * 120 + ".csv"
+    batch.write(name, "text\nfine\n")
+
+    record = json.loads(batch.run(name, output_format="json").stdout)
+
+    assert record["source"] == record["provenance"]["source"] == str(work / name)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_device_promises_no_resumption(batches):
+    batch = batches()
+    batch.write("rows.csv", "text\nfine\n")
+
+    done = batch.run("rows.csv", "/dev/full")
+
+    assert done.code == 74
+    assert str(done.error).startswith("cannot write /dev/full: No space left on device")
+    assert "resume" not in str(done.error) + done.stderr
 
 
 def test_an_answer_that_was_cut_is_noted(batches):

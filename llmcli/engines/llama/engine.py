@@ -83,6 +83,8 @@ class LlamaEngine:
         try:
             self._stamps = _stamps(model.parts)
             self._header = gguf.check(model.path)
+            for adapter, _ in options.lora:
+                gguf.check_adapter(Path(adapter))
         except BaseException:  # Ctrl-C too: nobody else knows of the child yet
             self.close()
             raise
