@@ -30,7 +30,7 @@ from llmcli.rows.progress import progress, summary_lines
 from llmcli.rows.readers import Reader, Row, bad_row, open_reader
 from llmcli.rows.source import Source
 from llmcli.rows.tally import ErrorBudget, Summary, Tally
-from llmcli.rows.window import in_order
+from llmcli.rows.window import deliver
 from llmcli.rows.workers import LocalWorkers, Workers
 from llmcli.rows.writers import Writer, check_formats, one_line, open_writer, output_format
 from llmcli.tasks.nouns import closing as closing_answers
@@ -142,18 +142,19 @@ class _Run:
         with self._reader() as reader, self._stream(path) as stream:
             writer = self._writer(format, stream, reader, self._columns_at_once(reader, format))
             budget = ErrorBudget(self.options.max_errors)
+
+            def take(ready: list[tuple[Row, Outcome]]) -> None:
+                for row, outcome in ready:
+                    self._write(writer, True, row, outcome)
+                    budget.answered(budget.read_asked(), outcome)
+                stream.flush()
+                self._check(budget)
+
             shown = path is not None or not self.outside.stdout_is_terminal
             if not shown:
                 self.outside.status(f"working on {self.source.name}")
             with progress(self.outside, self.tally, None) if shown else nullcontext():
-                rows = self._rows(reader)
-                for ready in in_order(rows, _text_or_error, self._answer, live=not self.source.regular):
-                    for row, outcome in ready:
-                        self._write(writer, True, row, outcome)
-                        number = budget.read_asked()
-                        budget.answered(number, outcome)
-                    stream.flush()
-                    self._check(budget)
+                deliver(self._rows(reader), _text_or_error, self._answer, take)
             writer.end()
         self._conclude()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
+from threading import Lock
 from typing import Generic, TypeVar, cast
 
 from llmcli.errors import LlmError
@@ -40,18 +41,15 @@ def in_order(
     text_of: Callable[[T], str | LlmError],
     answer: Answer,
     rows: int = ROWS,
-    live: bool = False,
 ) -> Iterator[list[tuple[T, Outcome]]]:
     """
     (item, outcome) of every item, in order; what is ready at one moment comes as one list.
 
     `text_of` gives an item's text, or the error that it has already. An empty text gives an empty
-    result. What `items` or `answer` raise passes through, after the rows before it.
-
-    What needs no answer is seen when the next answer comes, and on a `live` pipe (`tail -f`) that may be
-    never: there a text that is known is asked once more where nothing else is on its way.
+    result. What `items` or `answer` raise passes through, after the rows before it. What needs no answer is
+    seen when the next answer comes; see `deliver` for a pipe on which that may be never.
     """
-    window = _Window(iter(items), text_of, rows, live)
+    window = _Window(iter(items), text_of, rows)
     while not window.exhausted:
         with closing(answer(window.texts())) as answers:
             for position, outcome in answers:
@@ -64,16 +62,61 @@ def in_order(
             raise window.failure
 
 
+def deliver(
+    items: Iterable[T],
+    text_of: Callable[[T], str | LlmError],
+    answer: Answer,
+    take: Callable[[list[tuple[T, Outcome]]], None],
+    rows: int = ROWS,
+) -> None:
+    """
+    The same in the same order, each as soon as it can be, also where no further item ever comes.
+
+    `take` is given what is ready by the thread that finds it so: this one, or the one that reads items (for
+    an empty text, an error, a text that is known). Never two at a time. What it raises ends the delivery.
+    """
+    handing_over = Lock()
+    closed = False
+
+    def hand_over() -> None:
+        with handing_over:
+            if not closed and (ready := window.ready()):
+                take(ready)
+
+    window = _Window(iter(items), text_of, rows, hand_over)
+    try:
+        while not window.exhausted:
+            with closing(answer(window.texts())) as answers:
+                for position, outcome in answers:
+                    window.settle(position, outcome)
+                    hand_over()
+                    if window.failure is not None:
+                        break
+            hand_over()
+            if window.failure is not None:
+                raise window.failure
+    finally:
+        closed = True  # not under the lock: the other thread may be writing into a pipe that is full
+
+
 class _Window(Generic[T]):
-    """`texts` runs in the workers' thread, the rest in the caller's."""
+    """
+    `texts` runs in the workers' thread, the rest in the caller's.
+
+    `on_known` is called in the workers' thread after an item came that needs no answer (any more).
+    """
 
     def __init__(
-        self, items: Iterator[T], text_of: Callable[[T], str | LlmError], rows: int, live: bool
+        self,
+        items: Iterator[T],
+        text_of: Callable[[T], str | LlmError],
+        rows: int,
+        on_known: Callable[[], None] | None = None,
     ) -> None:
         self.exhausted = False
         self.failure: Exception | None = None
         self._items, self._text_of, self._rows = items, text_of, rows
-        self._live = live
+        self._on_known = on_known
         self._waiting: deque[tuple[T, Slot]] = deque()
         self._asked: dict[int, Slot] = {}
         self._recent: OrderedDict[bytes, Slot] = OrderedDict()
@@ -92,21 +135,14 @@ class _Window(Generic[T]):
                 if new:
                     self._asked[position] = slot
                 self._waiting.append((item, slot))
-                if isinstance(text, str) and (new or self._must_wake(text)):
-                    self._asked.setdefault(position, Slot())  # for nobody, where it only wakes
+                if new:
                     position += 1
-                    characters += len(text)
-                    yield text
+                    characters += len(cast(str, text))
+                    yield cast(str, text)
+                elif self._on_known is not None:
+                    self._on_known()
         except Exception as error:
             self.failure, self.exhausted = error, True
-
-    def _must_wake(self, text: str) -> bool:
-        """
-        Whether a known text is asked again, so that an answer comes and its row is seen.
-
-        Its row waits already: an answer that is on its way now will find it there.
-        """
-        return self._live and not self._asked and bool(text.strip())
 
     def _slot(self, text: str | LlmError) -> tuple[Slot, bool]:
         """The place of an answer, and whether it must be asked for."""

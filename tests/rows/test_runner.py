@@ -631,5 +631,8 @@ def test_answers_of_an_endless_pipe_come_as_they_are_ready(llm_env, work, script
         process.stdin.write("two\n")
         process.stdin.flush()
         assert process.stdout.readline() == "positive\t0.9000\ttwo\n"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "\t\t\n"
         process.stdin.close()
         assert process.wait(timeout=20) == 0

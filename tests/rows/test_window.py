@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcli.errors import EngineCrashed, UnusableAnswer
-from llmcli.rows.window import in_order
+from llmcli.rows.window import deliver, in_order
 from llmcli.tasks import Result
 
 
@@ -99,17 +99,44 @@ def test_what_the_workers_raise_passes_through():
         run(["a", "b"], dying)
 
 
-def test_on_a_live_pipe_a_known_text_is_answered_without_waiting_for_the_next_one():
-    """Each item is given only after everything before it was seen, as by a person who types."""
-    seen: list[tuple[str, str]] = []
+@given(st.lists(st.sampled_from(["a", "b", "c", "", " ", "d", "e", "f"]), max_size=60))
+def test_what_is_delivered_is_the_same_in_the_same_order(items):
+    for answer in (last_first, threaded):
+        seen = []
+        deliver(items, lambda item: item, answer, seen.extend, rows=8)
+
+        assert [(item, outcome.text) for item, outcome in seen] == [
+            (item, item.strip().upper()) for item in items
+        ]
+
+
+def test_each_item_is_delivered_without_waiting_for_the_next_one():
+    """Each is given only after everything before it was seen, as by a person who types."""
+    error = UnusableAnswer("bad row")
+    items = ["", error, "a", "a", " ", "b", error, "a", ""]
+    seen = []
 
     def typed():
-        for number, text in enumerate(["a", "a", "b", "a"]):
+        for number, item in enumerate(items):
             while len(seen) < number:
                 time.sleep(0.001)
-            yield text
+            yield item
 
-    for ready in in_order(typed(), lambda item: item, threaded, live=True):
-        seen += [(item, outcome.text) for item, outcome in ready]
+    deliver(typed(), lambda item: item, threaded, seen.extend)
 
-    assert seen == [("a", "A"), ("a", "A"), ("b", "B"), ("a", "A")]
+    assert [item for item, _ in seen] == items
+    assert ["", "A", "A", "", "B", "A", ""] == [outcome.text for _, outcome in seen if outcome is not error]
+
+
+def test_what_the_taker_raises_ends_the_delivery_from_either_thread():
+    def broken(ready):
+        raise BrokenPipeError
+
+    def endless(first):
+        yield first
+        while True:
+            yield "a"
+
+    for first in ("", "a"):
+        with pytest.raises(BrokenPipeError):
+            deliver(endless(first), lambda item: item, threaded, broken, rows=8)
