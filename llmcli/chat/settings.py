@@ -10,8 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from msgspec.structs import replace
-
 from llmcli.chat.talk import Talk
 from llmcli.errors import UsageError
 
@@ -58,11 +56,11 @@ def _set_number(talk: Talk, name: str, value: str) -> None:
     if name == "seed":
         talk.fixed_seed = number
     else:
-        talk.sampling = replace(talk.sampling, **{name: number})
+        talk.draw_with(**{name: number})
 
 
 def _set_stop(talk: Talk, value: str) -> None:
-    talk.sampling = replace(talk.sampling, stop=() if value == "off" else (value,))
+    talk.draw_with(stop=() if value == "off" else (value,))
 
 
 def _set_context(talk: Talk, value: str) -> None:

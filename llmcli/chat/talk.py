@@ -11,11 +11,11 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -107,18 +107,24 @@ def _no_choice(question: str, options: dict[str, str]) -> str:
 
 
 class Talk:
-    """The state of a chat, which the slash commands act on."""
+    """
+    The state of a chat, which the slash commands act on.
+
+    `chosen` names the fields of `sampling` that somebody has set; the others are the model's to recommend.
+    """
 
     def __init__(
         self, doors: Doors, conversation: Conversation, screen: Screen, signals: Signals, reference: str,
-        sampling: Sampling, *, context: int | None = None, thinking: bool = True, seed: int | None = None,
+        sampling: Sampling, *, chosen: Iterable[str] = (), context: int | None = None, thinking: bool = True,
+        seed: int | None = None,
     ) -> None:  # fmt: skip
         self.doors = doors
         self.conversation = conversation
         self.screen = screen
         self.signals = signals
         self.reference = reference
-        self.sampling = sampling
+        self._sampling = sampling
+        self._chosen = set(chosen)
         self.context = context
         self.thinking = thinking
         self.show_thinking = False
@@ -183,6 +189,19 @@ class Talk:
     def model(self) -> str:
         """The model's name."""
         return self._info.model if self._info is not None else self.reference
+
+    @property
+    def sampling(self) -> Sampling:
+        """How answers are drawn: what somebody has chosen, else what the model's maker recommends."""
+        recommended = self._info.recommended if self._info is not None else {}
+        return replace(
+            self._sampling, **{name: value for name, value in recommended.items() if name not in self._chosen}
+        )
+
+    def draw_with(self, **chosen: Any) -> None:
+        """Draw answers with these fields of Sampling from now on."""
+        self._sampling = replace(self._sampling, **chosen)
+        self._chosen |= chosen.keys()
 
     def change_model(self, reference: str, context: int | None = None) -> None:
         """Go on with another model, or another context; the old one stays where that fails."""

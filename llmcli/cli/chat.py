@@ -177,7 +177,8 @@ def _talk(
         signals = stack.enter_context(Signals(terminal, screen.dumb))
         talk = Talk(
             doors, conversation, screen, signals, reference, _sampling(sampling, template),
-            context=model.context, thinking=asked.thinking, seed=sampling.seed,
+            chosen=template.sampling.keys() | sampling.given().keys(), context=model.context,
+            thinking=asked.thinking, seed=sampling.seed,
         )  # fmt: skip
         talk.show_thinking = asked.show_thinking
         stack.callback(talk.close)

@@ -9,15 +9,18 @@ from typing import Annotated
 import typer
 from msgspec.structs import replace
 
+from llmcli import config
 from llmcli.cli import opening
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.cli.environment import Environment
+from llmcli.cli.keeping import keeping
 from llmcli.cli.options import ModelOptions, SamplingOptions, takes
 from llmcli.engines.base import Engine
 from llmcli.errors import UsageError
 from llmcli.messages import Completion, Prompt, Sampling
 
-DEFAULT = Sampling(temperature=0.7, max_tokens=256)  # a raw continuation has no end of its own
+TEMPERATURE = 0.7  # where the model's maker recommends none
+MAX_TOKENS = 256  # a raw continuation has no end of its own
 
 EXAMPLES = """
 llm complete "Once upon a time" -n 3 --seed 7
@@ -43,6 +46,7 @@ def complete(
         list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text; repeatable.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a continuation.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Keep text and continuation in `llm history`.")] = False,
     *,
     model: ModelOptions,
     sampling: SamplingOptions,
@@ -52,21 +56,27 @@ def complete(
     if text is None and env.stdin_is_terminal:
         raise UsageError("no text to continue", hint='for example: llm complete "Once upon a time"')
     chosen = opening.choose(env, model)
-    drawn = sampling.sampling(replace(DEFAULT, stop=tuple(stop or ())))
-    if sampling.seed is None:
-        drawn = replace(drawn, seed=secrets.randbits(31))
-    with opening.opened(env, chosen) as engine:
+    wanted = log or config.load(env.environ).log_commands
+    with opening.opened(env, chosen) as engine, keeping(wanted, "complete", chosen.reference) as keep:
         prompt = Prompt(raw=_read(text, env))
+        drawn = _sampling(sampling, stop, engine)
         if env.verbose:
             env.note(f"seed {drawn.seed}")
         for number in range(samples):
             one = replace(drawn, sample=number)
             if as_json:
-                _print_json(prompt, one, engine, env)
+                answer = _print_json(prompt, one, engine, env)
             else:
                 if samples > 1 and not env.quiet:
                     env.write(("\n" if number else "") + f"==> {number + 1} <==\n")
-                _print(prompt, one, engine, env)
+                answer = _print(prompt, one, engine, env)
+            keep(str(prompt.raw), answer)
+
+
+def _sampling(options: SamplingOptions, stop: list[str] | None, engine: Engine) -> Sampling:
+    """As the command line says, else as the model's maker recommends; a seed of its own for each call."""
+    default = Sampling(temperature=TEMPERATURE, max_tokens=MAX_TOKENS, seed=secrets.randbits(31))
+    return options.sampling(replace(default, **engine.info.recommended, stop=tuple(stop or ())))
 
 
 def _read(text: str | None, env: Environment) -> str:
@@ -78,20 +88,23 @@ def _read(text: str | None, env: Environment) -> str:
     return read_stream(env.stdin).removesuffix("\n")
 
 
-def _print(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> None:
-    """Print one continuation as it is written."""
+def _print(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> str:
+    """Print one continuation as it is written; gives it."""
+    text = ""
     for piece in engine.stream(prompt, sampling):
         if isinstance(piece, Completion):
+            text = piece.text
             _note_cut(piece, env)
         else:
             env.status("")
             env.write(piece.text, flush=True)
     if not env.at_line_start:
         env.write("\n")
+    return text
 
 
-def _print_json(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> None:
-    """Print one continuation as a JSON object."""
+def _print_json(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> str:
+    """Print one continuation as a JSON object; gives it."""
     last = next(piece for piece in engine.stream(prompt, sampling) if isinstance(piece, Completion))
     record = {
         "source": prompt.raw,
@@ -104,6 +117,7 @@ def _print_json(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environ
         "model": engine.info.model,
     }
     env.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return last.text
 
 
 def _note_cut(completion: Completion, env: Environment) -> None:

@@ -45,7 +45,12 @@ class EngineOptions(Struct, frozen=True):
 
 
 class EngineInfo(Struct, frozen=True):
-    """Who answers: enough to reproduce a result, and part of every row's key."""
+    """
+    Who answers: enough to reproduce a result, and part of every row's key.
+
+    `recommended` are the fields of Sampling that the model's maker recommends for free writing; no part of
+    a key, for who draws with them has them in the sampling.
+    """
 
     engine: str
     model: str
@@ -54,6 +59,7 @@ class EngineInfo(Struct, frozen=True):
     context: int = 0
     build: str = ""
     settings: tuple[str, ...] = ()
+    recommended: dict[str, Any] = {}
 
 
 class Engine(Protocol):

@@ -13,6 +13,7 @@ A reply is a function of the prompt, never of the order in which prompts come. T
     fail: {poison: "UnusableAnswer: no idea"}                          # that prompt's error
     crash: [bomb]                  # the engine dies when it is asked this
     delay: 0.1                     # seconds for each reply
+    recommended: {temperature: 0}  # the sampling that the model's maker recommends for free writing
     log: asked.jsonl               # gets one JSON line for each prompt asked, as it is asked
 
 A token is a word with the white space before it. No file means no reply: every prompt is an error that
@@ -67,6 +68,7 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fail: dict[str, str] = {}
     crash: tuple[str, ...] = ()
     delay: float = 0.0
+    recommended: dict[str, Any] = {}
     log: str | None = None
 
 
@@ -96,7 +98,13 @@ class ScriptedEngine:
     def __init__(
         self, script: Script, *, name: str = "script", sha256: str = "", log: Path | None = None
     ) -> None:
-        self.info = EngineInfo(engine="scripted", model=name, sha256=sha256, context=script.context)
+        self.info = EngineInfo(
+            engine="scripted",
+            model=name,
+            sha256=sha256,
+            context=script.context,
+            recommended=script.recommended,
+        )
         self._script = script
         self._parts = tuple(script.replies.items())
         self._log = None if log is None else os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

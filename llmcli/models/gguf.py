@@ -40,6 +40,14 @@ BYTE_TOKEN = 6  # LLAMA_TOKEN_TYPE_BYTE
 LAYER_NAME = re.compile(r"(?:enc\.|dec\.)?blk\.(\d{1,5})\.")
 SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf")
 
+# general.sampling.KEY, from gguf-py's constants: the field of Sampling, its type, and what is sensible
+SAMPLING: dict[str, tuple[str, type, float, float]] = {
+    "temp": ("temperature", float, 0.0, 10.0),
+    "top_k": ("top_k", int, 0, 2**31 - 1),
+    "top_p": ("top_p", float, 1e-6, 1.0),
+    "min_p": ("min_p", float, 0.0, 1.0),
+}
+
 # general.file_type, from llama.h's llama_ftype
 FILE_TYPES: dict[int, str] = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
@@ -81,6 +89,21 @@ class GgufHeader(Struct, frozen=True):
     def of_architecture(self, key: str, default: Any = None) -> Any:
         """The value of `ARCHITECTURE.key`."""
         return self.metadata.get(f"{self.architecture}.{key}", default)
+
+    def recommended_sampling(self) -> dict[str, float]:
+        """
+        The fields of Sampling that the file's maker recommends; what cannot be meant is left out.
+
+        >>> metadata = {"general.sampling.temp": 0.6, "general.sampling.top_p": 7.0}
+        >>> GgufHeader("llama", metadata=metadata).recommended_sampling()
+        {'temperature': 0.6}
+        """
+        found = {}
+        for key, (name, kind, least, most) in SAMPLING.items():
+            value: Any = self.metadata.get(f"general.sampling.{key}")
+            if type(value) in (int, kind) and least <= value <= most:
+                found[name] = kind(round(value, 6))  # the file holds 32-bit floats: 0.6 is 0.60000002
+        return found
 
 
 def check(path: Path) -> GgufHeader:

@@ -170,6 +170,15 @@ def test_a_text_command_is_kept_only_when_that_is_asked_for(call, script, monkey
     assert "no conversation" in call("chat", "--once", "-m", model, "-c", "x").stderr
 
 
+def test_a_chat_is_drawn_as_the_maker_recommends_unless_the_command_line_says_otherwise(call, script, asked):
+    model = script(default="x", recommended={"temperature": 0.2, "min_p": 0.1}, log="asked.jsonl")
+    call("chat", "--once", "-m", model, "hello")
+    call("chat", "--once", "-m", model, "hello", "--temperature", "0.9")
+
+    drawn = [(one["sampling"]["temperature"], one["sampling"]["min_p"]) for one in asked()]
+    assert drawn == [(0.2, 0.1), (0.9, 0.1)]
+
+
 def test_a_conversation_goes_on_with_the_model_it_had_unless_another_is_named(call, script):
     one, other = script("one.json", default="I am one"), script("other.json", default="I am the other")
     call("chat", "--once", "-m", one, "hello")

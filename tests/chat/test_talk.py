@@ -51,6 +51,18 @@ def test_without_a_seed_every_answer_is_drawn_anew(typist):
     assert len({one["sampling"]["seed"] for one in asked(typist)}) == 3
 
 
+def test_answers_are_drawn_as_the_maker_recommends_until_somebody_says_otherwise(typist):
+    """Each model by its own maker; what was set stays set."""
+    typist.chat(
+        "a", "/set temperature 0.4", "b", "/model other", "c",
+        default="ok", log="asked.jsonl", recommended={"temperature": 0.2, "top_k": 5},
+        others={"other": {"default": "ok", "log": "asked.jsonl", "recommended": {"temperature": 1.0}}},
+    )  # fmt: skip
+
+    drawn = [(one["sampling"]["temperature"], one["sampling"]["top_k"]) for one in asked(typist)]
+    assert drawn == [(0.2, 5), (0.4, 5), (0.4, 40)]
+
+
 def test_going_on_asks_for_the_rest_of_the_last_message(typist):
     typist.chat("a", "/continue", default="one two", log="asked.jsonl", sampling=Sampling(max_tokens=1))
 

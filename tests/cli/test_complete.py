@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from ggufs import F32, tiny
 
 
 @pytest.fixture
@@ -31,6 +32,40 @@ def test_several_samples_have_headings_and_numbers_of_their_own(call, model, ask
     assert said.out == "==> 1 <==\nthere was a fox\n\n==> 2 <==\nthere was a fox\n"
     drawn = [one["sampling"] for one in asked()]
     assert [(one["seed"], one["sample"], one["temperature"]) for one in drawn] == [(7, 0, 0.7), (7, 1, 0.7)]
+
+
+def test_the_makers_sampling_holds_where_nobody_gives_another(call, script, asked):
+    model = script(default="x", recommended={"temperature": 0.2, "top_k": 5}, log="asked.jsonl")
+    call("complete", "-m", model, "Once")
+    call("complete", "-m", model, "Once", "--temperature", "1.5")
+
+    drawn = [(one["sampling"]["temperature"], one["sampling"]["top_k"]) for one in asked()]
+    assert drawn == [(0.2, 5), (1.5, 5)]
+
+
+def test_a_file_says_how_its_maker_would_draw(llm, work):
+    """At temperature 0 the seed makes no difference; of what makes no sense (top_p 7) nothing is heard."""
+    model = tiny("llama")
+    model.metadata["general.sampling.temp"] = (F32, 0.0)
+    model.metadata["general.sampling.top_p"] = (F32, 7.0)
+    model.write(work / "tiny.gguf")
+
+    def drawn(*words):
+        ran = llm("complete", "-m", "./tiny.gguf", "the and", "--max-tokens", "12", *words)
+        assert ran.code == 0
+        return ran.stdout
+
+    assert drawn("--seed", "1") == drawn("--seed", "2")
+    assert drawn("--seed", "1", "--temperature", "5") != drawn("--seed", "2", "--temperature", "5")
+
+
+def test_log_keeps_what_was_written_on(call, model):
+    call("complete", *model, "Once upon a time")
+    call("complete", *model, "Once upon another", "-n", "2", "--log")
+
+    kept = [json.loads(line) for line in call("history", "list", "--json").out.splitlines()]
+    assert [(one["kind"], one["first"]) for one in kept] == [("complete", "Once upon another")] * 2
+    assert call("history", "show", "1").out.endswith("there was a fox\n")
 
 
 def test_without_a_seed_each_call_draws_its_own(call, model, asked):

@@ -112,6 +112,7 @@ class LlamaEngine:
             context=loaded.context,
             build=loaded.build,
             settings=settings,
+            recommended=self._header.recommended_sampling(),
         )
 
     @property
