@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llmcli.strict_yaml import Document
 
 PREFIX = "LLMCLI_"
-SPOKEN = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+SPOKEN = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 
 Positive = msgspec.Meta(ge=1)
 
@@ -164,15 +164,18 @@ def _from_file(path: Path) -> dict[str, Any]:
 def _checked(document: Document) -> dict[str, Any]:
     if not isinstance(document.data, dict):
         raise document.error((), "settings are lines of the form `key: value`")
+    values = dict(document.data)
     for key, value in document.data.items():
         if key not in HELP:
             close = nearest(key, HELP)
             hint = f"did you mean {close}?" if close else f"there are {', '.join(HELP)}"
             raise document.error((key,), f"unknown key {key!r}", hint=hint)
+        if get_type_hints(Config)[key] is bool and isinstance(value, str):
+            value = values[key] = SPOKEN.get(value.lower(), value)
         problem = _problem(key, value)
         if problem:
             raise document.error((key,), f"{key}: {problem}")
-    return dict(document.data)
+    return values
 
 
 def _problem(key: str, value: Any) -> str | None:
@@ -224,7 +227,7 @@ def _as_yaml(value: Any) -> str:
     '"on"'
     """
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]*", value) and value.lower() not in (
-        *SPOKEN, "true", "false", "null", "y", "n"
+        *SPOKEN, "null", "y", "n"
     ):  # fmt: skip
         return value
     return msgspec.json.encode(value).decode()

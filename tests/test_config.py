@@ -41,6 +41,13 @@ def test_yes_and_no_have_many_words(words: str, value: bool):
     assert config.load({"LLMCLI_LOG": words}).log is value
 
 
+@pytest.mark.parametrize(("words", "value"), [("yes", True), ("on", True), ("No", False), ("false", False)])
+def test_the_file_knows_the_same_words(folder: Path, words: str, value: bool):
+    (folder / "config.yaml").write_text(f"log: {words}\n")
+
+    assert config.load({}).log is value
+
+
 def test_gpu_layers_are_a_number_or_a_word():
     assert config.load({"LLMCLI_GPU_LAYERS": "12"}).gpu_layers == 12
     assert config.load({"LLMCLI_GPU_LAYERS": "all"}).gpu_layers == "all"
@@ -60,10 +67,10 @@ def test_gpu_layers_are_a_number_or_a_word():
         ("gpu_layers: some\n", 1, "gpu_layers: not a number, auto or all: 'some'"),
         ("gpu_layers: -1\n", 1, "gpu_layers: -1 is below 0"),
         ("model: [a]\n", 1, "model: not a word: ['a']"),
-        ("model: x\nmodel: y\n", 2, "'model' stands there twice"),
+        ("model: x\nmodel: y\n", 2, "'model' is given twice"),
         ("- model\n", 1, "lines of the form `key: value`"),
         ("model: 'x\n", 2, "found unexpected end of stream"),
-        ("model: *x\n", 1, "anchors and aliases are not read"),
+        ("model: *x\n", 1, "anchors and aliases (& and *) are not read"),
         ("model: " + "[" * 30_000 + "]" * 30_000, 1, "nested deeper than"),
     ],
 )

@@ -256,6 +256,7 @@ BAD = [
     ("help: |\n  a\n  b\nprompt: '{{ text }}'\n", 1, "help is one line"),
     (GOOD + "pormpt: x\n", 3, "'pormpt' is no key of a template; did you mean 'prompt'"),
     (GOOD + "help: again\n", 3, "'help' is given twice"),
+    (GOOD + "schema:\n  type: object\n  type: array\n", 5, "'type' is given twice"),
     ("help: h\nprompt: no placeholder\n", 2, "prompt never says {{ text }}"),
     ("help: h\nprompt: |\n  a\n  {{ txet }} {{ text }}\n", 4, "'txet' is not defined"),
     ("help: h\nprompt: [a]\n", 2, "prompt is a text"),
@@ -286,10 +287,14 @@ BAD = [
     (GOOD + "mode: extract\n", 1, "mode extract needs 'extract'"),
     (GOOD + "mode: chatty\n", 3, "mode is one of"),
     (GOOD + "keep_layout: perhaps\n", 3, "keep_layout is true or false"),
-    (GOOD + "system: &x a\n", 3, "no anchors"),
-    (GOOD + "system: *x\n", 3, "no anchors"),
-    (GOOD + "system: !!python/object/apply:os.system [id]\n", 3, "no tags"),
-    (GOOD + "system: [" + "[" * 40 + "]" * 40 + "]\n", 3, "nested too deep"),
+    (GOOD + "system: &x a\n", 3, "anchors and aliases"),
+    (GOOD + "system: *x\n", 3, "anchors and aliases"),
+    (
+        GOOD + "system: !!python/object/apply:os.system [id]\n",
+        3,
+        "the tag tag:yaml.org,2002:python/object/apply:os.system is not read",
+    ),
+    (GOOD + "system: [" + "[" * 40 + "]" * 40 + "]\n", 3, "nested deeper than 20"),
     (GOOD + "system: [a\n", 4, "not YAML"),
     (GOOD + "system: 'a\n", 4, "not YAML"),
     (GOOD + "a: b: c\n", 3, "not YAML"),
@@ -344,7 +349,7 @@ def test_a_template_runs_no_code_and_names_no_file(load, attack):
 
 def test_a_billion_laughs_are_refused_at_the_first_anchor(load):
     laughs = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 9))
-    with pytest.raises(BadConfig, match="no anchors"):
+    with pytest.raises(BadConfig, match="anchors and aliases"):
         load(f"help: h\nl0: &l0 ha\n{laughs}")
 
 

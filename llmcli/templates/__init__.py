@@ -1,14 +1,12 @@
 """
 A template: what a command asks a model, as one YAML file.
 
-`nouns` says what a template is; `reading` makes one from a YAML file, by way of `document` and `keys`, or
-says what is wrong and on which line; `values` checks what the user gave for its parameters; `rendering`
-makes the prompt of one text; `language` is the small part of Jinja that a prompt may use. A template
-names no file and runs no code.
+`nouns` says what a template is; `reading` makes one from a YAML file, by way of `keys`, or says what is wrong
+and on which line; `values` checks what the user gave for its parameters; `rendering` makes the prompt of one
+text; `language` is the small part of Jinja that a prompt may use. A template names no file and runs no code.
 """
 
-from llmcli.templates.document import Problem
-from llmcli.templates.nouns import Example, Param, Template
+from llmcli.templates.nouns import Example, Param, Problem, Template
 from llmcli.templates.reading import (
     check_template,
     load_template,

@@ -17,9 +17,9 @@ import yaml
 from msgspec import UNSET
 
 from llmcli.registry import nearest
-from llmcli.templates.document import Problem, line_of, text_line, value_of
+from llmcli.strict_yaml import line_of, text_line, value_of
 from llmcli.templates.language import faults, variables_of
-from llmcli.templates.nouns import Example, Mode, Param, ParamType
+from llmcli.templates.nouns import Example, Mode, Param, ParamType, Problem
 from llmcli.templates.values import SAMPLING, sampling_problem, typed
 
 # Options that every text command has (design, section 3): a parameter of that name could not be given.

@@ -12,6 +12,13 @@ ParamType = Literal["str", "int", "float", "bool", "list"]
 Mode = Literal["generate", "label", "extract"]
 
 
+class Problem(Struct, frozen=True):
+    """Something wrong with a template; `line` counts from 1, None where there is no file."""
+
+    line: int | None
+    message: str
+
+
 class Param(Struct, frozen=True):
     """
     One parameter of a template; it becomes the option `--name`.

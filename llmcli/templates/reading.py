@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import yaml
 
-from llmcli.errors import BadConfig, LlmError, from_os_error
+from llmcli.errors import BadConfig, LlmError
 from llmcli.registry import RESERVED, Found
-from llmcli.templates.document import BYTES, Problem, Refused, compose, line_of, node_of
+from llmcli.strict_yaml import Refused, compose, line_of, load, node_of
 from llmcli.templates.keys import FIELDS, Reading
-from llmcli.templates.nouns import Template
+from llmcli.templates.nouns import Problem, Template
 from llmcli.templates.rendering import render
 from llmcli.templates.values import check_values
 
@@ -79,20 +79,18 @@ sampling: {{max_tokens: 512}}
 
 
 def _read(found: Found) -> tuple[Template | None, list[Problem]]:
-    try:
-        with found.path.open("rb") as file:
-            data = file.read(BYTES + 1)
-    except OSError as error:
-        raise from_os_error(error, f"read {found.path}") from error
+    data = load(found.path)
     problems: list[Problem] = []
     if found.name in RESERVED:
         problems.append(Problem(None, f"{found.name!r} is a command of llm's own: rename the file"))
+    reading = Reading({}, None)
     try:
         node = compose(data)
+        if node is None:
+            return None, [*problems, Problem(1, "empty")]
+        fields = reading.fields(node, frozenset(FIELDS))
     except Refused as refused:
-        return None, [*problems, refused.problem]
-    reading = Reading({}, None)
-    fields = reading.fields(node, frozenset(FIELDS))
+        return None, [*problems, *reading.problems, Problem(refused.line, refused.message)]
     problems += reading.problems
     problems += _first_line(node) + [
         Problem(line_of(node), f"{key!r} is missing") for key in ("help", "prompt") if key not in reading.seen
