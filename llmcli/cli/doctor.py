@@ -10,7 +10,7 @@ import typer
 from llmcli.cli.door import Command, environment, new_app
 
 if TYPE_CHECKING:
-    from llmcli.doctor import Finding
+    from llmcli.doctor.findings import Finding
 
 app = new_app(no_args_is_help=False)
 
@@ -26,7 +26,7 @@ def doctor(
 
     Ends with 0 where nothing is broken, else with the exit code of the first problem.
     """
-    from llmcli.doctor import examine
+    from llmcli.doctor.examine import examine
 
     env = environment(ctx)
     env.status("looking around")

@@ -132,7 +132,7 @@ def path(
     ] = None,
 ) -> None:
     """Print a model's file."""
-    from llmcli.models import locate
+    from llmcli.models.resolve import locate
 
     env = environment(ctx)
     for part in locate(name or config.load(env.environ).model).parts:
@@ -143,7 +143,8 @@ def path(
 def use(ctx: typer.Context, name: Name) -> None:
     """Make a model the default."""
     from llmcli.engines import engine_of
-    from llmcli.models import gguf, resolve
+    from llmcli.models import gguf
+    from llmcli.models.resolve import resolve
 
     env = environment(ctx)
     if engine_of(name) is None:

@@ -4,8 +4,3 @@ What is installed here, what it can use, and what is wrong: a list of findings, 
 `examine` asks everything; `probe` runs in a process of its own and asks llama.cpp; `hardware` looks for
 graphics processors without it; `speed` takes a reading of two seconds.
 """
-
-from llmcli.doctor.examine import examine
-from llmcli.doctor.findings import Finding
-
-__all__ = ["Finding", "examine"]

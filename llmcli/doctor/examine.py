@@ -214,7 +214,8 @@ def _folders() -> Iterator[Finding]:
 
 def _model(environ: Mapping[str, str], speed: bool) -> Iterator[Finding]:
     from llmcli.engines import engine_of
-    from llmcli.models import gguf, resolve
+    from llmcli.models import gguf
+    from llmcli.models.resolve import resolve
 
     try:
         settings = config.load(environ)

@@ -46,7 +46,7 @@ def open_engine(reference: str, options: EngineOptions, model: ModelFile | None 
     from llmcli.engines import llama
 
     if model is None:
-        from llmcli.models import resolve
+        from llmcli.models.resolve import resolve
 
         model = resolve(reference)
     return llama.open_engine(model, options)

@@ -14,7 +14,7 @@ from llmcli.engines.llama import wire
 from llmcli.engines.llama.calls import Call
 from llmcli.engines.llama.engine import LlamaEngine
 from llmcli.messages import Message, Prompt, Sampling
-from llmcli.models import ModelFile, resolve
+from llmcli.models.resolve import ModelFile, resolve
 
 
 def ask(text: str) -> Prompt:

@@ -13,11 +13,12 @@ from ggufs import tiny, write_hollow
 
 from llmcli.models import gguf, memory
 
-# Loads a model without the processor's own layout of the weights, and prints llama.cpp's buffer sizes.
+# Loads a model without the processor's own layout of the weights, and makes contexts of some lengths and
+# numbers of sequences. Prints what llama.cpp logged: of the model, then of each context.
 PROGRAM = """
 import json, sys
 import llama_cpp as lib
-lines = []
+lines, logs = [], []
 @lib.llama_log_callback
 def log(level, text, data):
     lines.append(text.decode("utf-8", "replace"))
@@ -27,10 +28,16 @@ settings = lib.llama_model_default_params()
 settings.use_extra_bufts = False
 settings.n_gpu_layers = 0
 model = lib.llama_model_load_from_file(sys.argv[1].encode(), settings)
-context = lib.llama_context_default_params()
-context.n_ctx, context.n_seq_max, context.swa_full = int(sys.argv[2]), int(sys.argv[3]), True
-assert lib.llama_init_from_model(model, context)
-print(json.dumps("".join(lines)))
+logs.append("".join(lines))
+for length, sequences in json.loads(sys.argv[2]):
+    lines.clear()
+    context = lib.llama_context_default_params()
+    context.n_ctx, context.n_seq_max, context.swa_full = length, sequences, True
+    made = lib.llama_init_from_model(model, context)
+    assert made
+    logs.append("".join(lines))
+    lib.llama_free(made)
+print(json.dumps(logs))
 """
 SHAPES = {
     "Qwen2.5 0.5B": ("qwen2", 151_936, {"layers": 24, "width": 896, "heads": 14, "kv_heads": 2,
@@ -42,29 +49,37 @@ SHAPES = {
 }  # fmt: skip
 
 
-def logged(path: Path, context: int, sequences: int) -> int:
-    """Bytes of model, KV and compute buffers, as llama.cpp logs them."""
+CONTEXTS = ((4096, 1), (16_384, 8))
+"""Tokens, and sequences."""
+
+
+def logged(path: Path) -> list[int]:
+    """Bytes of model, KV and compute buffers with each of the contexts, as llama.cpp logs them."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(path), str(context), str(sequences)],
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", PROGRAM, str(path), json.dumps(CONTEXTS)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-500:]
-    log = json.loads(done.stdout.splitlines()[-1])
+    model, *contexts = map(_buffers, json.loads(done.stdout.splitlines()[-1]))
+    return [model + context for context in contexts]
+
+
+def _buffers(log: str) -> int:
     sizes = re.findall(r"(?:model|KV|RS|compute) buffer size\s*=\s*([0-9.]+) MiB", log)
     return int(sum(map(float, sizes)) * 2**20)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "Llama" in name else ()) for name in SHAPES]
+)
 def test_the_estimate_is_within_a_tenth_of_what_llama_cpp_takes(name: str, tmp_path: Path, monkeypatch):
     pytest.importorskip("llama_cpp")
     monkeypatch.setenv("LLMCLI_CACHE_DIR", str(tmp_path / "cache"))
     architecture, words, sizes = SHAPES[name]
     path = write_hollow(tmp_path / "hollow.gguf", architecture, words, **sizes)
 
-    for context, sequences in ((4096, 1), (16_384, 8)):
-        there = logged(path, context, sequences)
-        guessed = memory.estimate(gguf.check(path), context, sequences).total
+    header = gguf.check(path)
+    for (context, sequences), there in zip(CONTEXTS, logged(path)):
+        guessed = memory.estimate(header, context, sequences).total
         assert 0.9 < guessed / there < 1.1, (context, guessed, there)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmcli.doctor import hardware
-from llmcli.models import entries
+from llmcli.models.entries import entries
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "docs" / "models.md", ROOT / "README.md")

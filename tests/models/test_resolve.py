@@ -11,8 +11,9 @@ import pytest
 from ggufs import tiny
 
 from llmcli.errors import BadConfig, MissingInput, ModelError, UsageError
-from llmcli.models import entries, locate, resolve
+from llmcli.models.entries import entries
 from llmcli.models.installed import Installed, add
+from llmcli.models.resolve import locate, resolve
 from llmcli.models.scan import find_foreign, scan
 
 MODEL = tiny("llama").pack()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmcli.engines.base import Engine, EngineOptions
-    from llmcli.models import ModelFile
+    from llmcli.models.resolve import ModelFile
 
 
 def open_engine(model: ModelFile, options: EngineOptions) -> Engine:

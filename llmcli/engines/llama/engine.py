@@ -28,8 +28,9 @@ from llmcli.engines.llama.calls import Call, Died
 from llmcli.engines.llama.process import ChildProcess
 from llmcli.errors import EngineCrashed, LlmError, ModelError
 from llmcli.messages import Completion, LabelScores, Piece, Prompt, Sampling
-from llmcli.models import ModelFile, gguf
+from llmcli.models import gguf
 from llmcli.models.checksum import sha256_of
+from llmcli.models.resolve import ModelFile
 
 CHECK_SECONDS = 1.0
 DELETED = (0, 0, 0, 0)
