@@ -50,6 +50,8 @@ TATOEBA = 0.72  # of the translation rows: the everyday sentences
 # of the prompts' own words only a quarter is asked for, which saves most of the vocabulary's logits.
 ANSWER_WEIGHT, LABEL_WEIGHT, TEXT_WEIGHT, TEXT_CHANCE = 1.0, 8.0, 0.5, 0.25
 
+PASS = 300  # what a micro-batch costs beside its own tokens, in tokens: its pass over the weights
+
 LENGTH = {"sentiment": 256, "translate": 256, "label": 192, "chat": 256, "prose": 384}
 DOCUMENT_LENGTHS = (256, 384, 384, 512, 900)
 
@@ -432,10 +434,10 @@ class Mix:
         return cut(sequences, self.micro_tokens)
 
 
-def cut(sequences: list[Sequence], most: int, fixed: int = 300) -> list[list[Sequence]]:
+def cut(sequences: list[Sequence], most: int, fixed: int = PASS) -> list[list[Sequence]]:
     """
     Micro-batches of at most `most` tokens with the least work in all: padding costs its tokens, and each
-    micro-batch costs what about `fixed` tokens do, for its own pass over the weights.
+    micro-batch what about `fixed` tokens do.
     """
     ranked = sorted(sequences, key=lambda s: -len(s.tokens))
     best: list[tuple[int, int]] = [

@@ -6,10 +6,14 @@ Train the model; stop it at any moment and it goes on from its last checkpoint, 
 The learning rate is constant after a short warm-up and falls to nothing over the last `--cooldown` steps, so
 the length of a run can be decided while it runs: stop it (SIGTERM saves), start it with other `--steps`.
 `--round` trains with the weights rounded as Q4_0 will round them. Nothing here looks at the clock.
+
+Processes that share the work of each step (PyTorch's `torchrun --nproc-per-node 2 train.py … --threads 1`)
+use the cores of a busy machine better than threads, which wait for each other after every product.
 """
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -20,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mix import SHARES, Corpus, Mix, Sequence
+import torch.distributed as team
+from mix import PASS, SHARES, Corpus, Mix, Sequence
 from model import SHAPES, Model, Shape, parameters
 from torch import Tensor, nn
 from torch.nn import functional
@@ -110,13 +115,15 @@ class Run:
     def learn(self, batches: list[Batch], rate: float) -> float:
         torch.manual_seed(self.step)  # dropout's, so that a resumed run draws the same
         total = sum(float(batch["weight"].sum()) for batch in batches)
-        said = 0.0
-        for batch in batches:
+        self.tokens += sum(int(batch["length"].sum()) for batch in batches)
+        said = torch.zeros(1)
+        for batch in own_part(batches):
             loss, weight, _ = losses(self.model, batch)
             loss = (loss * weight).sum() / total
             loss.backward()
             said += float(loss.detach())
-            self.tokens += int(batch["length"].sum())
+        if team.is_initialized():
+            self.add_up(said)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer, top in zip(self.optimizers, (MATRIX_RATE, WORD_RATE)):
             for group in optimizer.param_groups:
@@ -127,7 +134,17 @@ class Run:
         keep = min(AVERAGE, self.step / (self.step + 10))
         for name, parameter in self.model.named_parameters():
             self.average[name].lerp_(parameter.detach(), 1 - keep)
-        return said
+        return float(said)
+
+    def add_up(self, said: Tensor) -> None:
+        """The sum of all processes' gradients, and of the loss that each has seen."""
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.model.parameters()]
+        together = torch.cat([said, *(gradient.flatten() for gradient in gradients)])
+        team.all_reduce(together)
+        said.copy_(together[:1])
+        sizes = [p.numel() for p in self.model.parameters()]
+        for p, part in zip(self.model.parameters(), together[1:].split(sizes)):
+            p.grad = part.view_as(p)
 
     def save(self, path: Path) -> None:
         state = {
@@ -147,6 +164,27 @@ class Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)
         self.average, self.step, self.tokens = state["average"], state["step"], state["tokens"]
+
+
+def own_part(batches: list[Batch]) -> list[Batch]:
+    """The micro-batches of this process: the largest left goes to the one with the least to do."""
+    if not team.is_initialized():
+        return batches
+    work, parts = [0] * team.get_world_size(), [[] for _ in range(team.get_world_size())]
+    for batch in sorted(batches, key=lambda batch: -batch["tokens"].numel()):
+        idlest = work.index(min(work))
+        parts[idlest].append(batch)
+        work[idlest] += batch["tokens"].numel() + PASS
+    return parts[team.get_rank()]
+
+
+def anybody(stop: list[int]) -> bool:
+    """Has any process been told to stop? All of them must at the same step."""
+    if not team.is_initialized():
+        return bool(stop)
+    told = torch.tensor([len(stop)])
+    team.all_reduce(told)
+    return bool(told)
 
 
 def rate_at(step: int, steps: int, cooldown: int) -> float:
@@ -198,6 +236,9 @@ def dev_batches(path: Path, count: int = 48) -> list[Batch]:
 def train(options: argparse.Namespace) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
+    if team.is_torchelastic_launched():
+        team.init_process_group("gloo" if device == "cpu" else "nccl")
+    first = not team.is_initialized() or team.get_rank() == 0  # who says and saves
     if device == "cpu":
         torch.set_num_threads(options.threads)
     run = Run(SHAPES[options.shape], device)
@@ -210,19 +251,21 @@ def train(options: argparse.Namespace) -> None:
         run.model.load_state_dict(read_weights(options.start), strict=False)
     run.model.round_weights(options.round)
     run.model.drop_out(options.dropout)
-    print(f"{parameters(run.model):,} parameters on {device}, from step {run.step}", flush=True)
+    if first:
+        print(f"{parameters(run.model):,} parameters on {device}, from step {run.step}", flush=True)
 
     mix = Mix(Corpus(options.corpus), options.seed, options.step_tokens, options.micro_tokens, SHARES)
-    dev = dev_batches(options.dev) if options.dev else []
+    dev = dev_batches(options.dev) if options.dev and first else []
     steps = DataLoader(Steps(mix, run.step, options.steps), batch_size=None, num_workers=options.workers)
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
 
-    with (options.out / "log.jsonl").open("a", encoding="utf-8") as log:
-        for line in follow(run, steps, dev, options, checkpoint, stop):
+    with (options.out / "log.jsonl" if first else Path(os.devnull)).open("a", encoding="utf-8") as log:
+        for line in follow(run, steps, dev, options, checkpoint if first else None, stop):
             log.write(json.dumps(line) + "\n")
             log.flush()
-    run.save(checkpoint)
+    if first:
+        run.save(checkpoint)
 
 
 def follow(
@@ -230,7 +273,7 @@ def follow(
     steps: DataLoader,
     dev: list[Batch],
     options: argparse.Namespace,
-    checkpoint: Path,
+    checkpoint: Path | None,
     stop: list[int],
 ) -> Iterator[dict[str, float]]:
     """Take the steps; now and then say how it goes."""
@@ -243,15 +286,15 @@ def follow(
                 "step": run.step,
                 "tokens": run.tokens,
                 "loss": round(said / options.every, 4),
-                "tokens_per_cpu_second": round((run.tokens - tokens) / spent),
+                "tokens_per_cpu_second": round((run.tokens - tokens) / spent),  # of this process
             }
             said, since, tokens = 0.0, time.process_time(), run.tokens
             if dev and run.step % (10 * options.every) == 0:
                 line |= examine(run, dev)
             yield line
-        if run.step % options.save_every == 0:
+        if checkpoint and run.step % options.save_every == 0:
             run.save(checkpoint)
-        if stop:
+        if anybody(stop):
             sys.stderr.write(f"stopped after step {run.step}; the same command goes on from there\n")
             return
 
