@@ -23,6 +23,9 @@ from hypothesis import settings
 settings.register_profile("llmcli", deadline=None, derandomize=True)
 settings.load_profile("llmcli")
 
+# Hundreds of processes start here, and each would compile the program anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 LLM = Path(sys.executable).parent / "llm"
 
 

@@ -8,7 +8,7 @@ import threading
 from queue import Queue
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -188,6 +188,7 @@ def test_the_joined_stream_is_the_text_that_is_not_streamed(name, values, text, 
     assert result == expected
 
 
+@settings(max_examples=40)
 @given(st.text(alphabet=" ab\n", max_size=20))
 def test_white_space_around_an_answer_goes_streamed_or_not(reply):
     task = Task("title", Script(default=reply))
@@ -258,6 +259,7 @@ def test_every_sentence_of_a_long_text_is_read_once(script, asked):
     assert read == DOCUMENT
 
 
+@settings(max_examples=40)
 @given(
     context=st.integers(10, 300),
     reply=st.sampled_from(["x", "ten " * 10, "fifty " * 50, "many " * 1000, "{prompt}", "", " \n"]),

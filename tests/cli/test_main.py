@@ -197,14 +197,14 @@ def test_a_closed_standard_output_is_74():
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_command_quietly(work, script, number, code):
-    model = script(default="never", delay=60)
-    child = subprocess.Popen(
-        [LLM, "title", "-m", model, "--text", "x"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    time.sleep(1)
-    child.send_signal(number)
-    out, err = child.communicate(timeout=10)
+def test_a_signal_ends_the_command_quietly(llm_env, script, asked, number, code):
+    words = ["title", "-q", "-m", script(default="never", delay=60, log="asked.jsonl"), "--text", "x"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([LLM, *words], env=llm_env, stdout=pipe, stderr=pipe) as child:
+        while not asked() and child.poll() is None:
+            time.sleep(0.01)
+        child.send_signal(number)
+        out, err = child.communicate(timeout=60)
 
     assert (code, b"", b"") == (child.returncode, out, err)
 

@@ -15,17 +15,20 @@ ERASED = "\x1b[K"
 @pytest.fixture
 def terminal(llm_env, work):
     """Run a command line in a terminal of 80 columns; gives everything it printed, and its exit code."""
+    return lambda *args: ended(started(llm_env, work, *args))
 
-    def run(*args, **env):
-        settings = {**llm_env, "TERM": "xterm", **env}
-        child = pexpect.spawn(
-            LLM, list(args), env=settings, cwd=str(work), encoding="utf-8", timeout=20, dimensions=(24, 80)
-        )
-        printed = child.read()
-        child.close()
-        return printed.replace("\r\n", "\n"), child.exitstatus
 
-    return run
+def started(llm_env, work, *args):
+    """The command line in its terminal."""
+    settings = {"env": {**llm_env, "TERM": "xterm"}, "cwd": str(work), "dimensions": (24, 80)}
+    return pexpect.spawn(LLM, list(args), encoding="utf-8", timeout=60, **settings)
+
+
+def ended(child):
+    """What it printed until its end, and its exit code."""
+    printed = child.read()
+    child.close()
+    return printed.replace("\r\n", "\n"), child.exitstatus
 
 
 def test_a_label_has_bars(terminal, script):
@@ -47,11 +50,12 @@ def test_escape_sequences_of_a_model_are_shown_not_obeyed(terminal, script):
     assert printed == "␛]52;c;aGk=␇ \\x9b31m\n"
 
 
-def test_a_silent_second_shows_what_is_done_and_leaves_no_trace(terminal, script):
-    printed, _ = terminal("sentiment", "-q", "-m", script(scores="hash", delay=1.6), "--text", "x")
-    assert ERASED not in printed
+def test_a_silent_second_shows_what_is_done_and_leaves_no_trace(llm_env, work, script):
+    words = ["sentiment", "-m", script(scores="hash", delay=1.4), "--text", "x"]
+    both = [started(llm_env, work, *words, *more) for more in (["-q"], [])]
+    (quiet, _), (printed, _) = map(ended, both)
 
-    printed, _ = terminal("sentiment", "-m", script(scores="hash", delay=1.6), "--text", "x")
+    assert ERASED not in quiet
     assert "asking scripted (1 s)" in printed
     assert ERASED not in printed.rpartition(ERASED)[2]
 

@@ -71,7 +71,7 @@ def check_injection(loaded, content):
     assert [t for t in innocent if t in own] == [t for t in attacked if t in own]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(content=HOSTILE)
 def test_a_text_never_becomes_a_control_token(loaded, content):
     check_injection(loaded, _encodable(content))
@@ -124,7 +124,7 @@ def check_ordinary(loaded, content):
     assert tokens == tokenizer.encode(ask(content))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(content=WORDS)
 def test_ordinary_text_tokenises_as_the_whole_rendered_string_does(loaded, content):
     check_ordinary(loaded, content)
@@ -137,7 +137,7 @@ def test_ten_thousand_ordinary_texts_tokenise_as_the_whole_string(loaded, conten
     check_ordinary(loaded, content)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(content=st.text(max_size=60).map(_encodable))
 def test_a_text_comes_back_from_its_tokens(loaded, content):
     model, tokenizer, sentencepiece, _ = loaded
