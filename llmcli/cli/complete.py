@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from typing import Annotated
 
@@ -116,7 +115,7 @@ def _print_json(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environ
         "tokens": {"prompt": last.usage.prompt, "answer": last.usage.answer},
         "model": engine.info.model,
     }
-    env.write(json.dumps(record, ensure_ascii=False) + "\n")
+    env.write_json(record)
     return last.text
 
 

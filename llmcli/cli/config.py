@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from llmcli import config
 from llmcli.cli.door import Command, environment, new_app
-from llmcli.output.table import table
 
 app = new_app(
     "Show and change settings. Each is also an environment variable, which wins: LLMCLI_MODEL=…",
@@ -37,14 +35,13 @@ def show(
     if as_json:
         for one in found:
             record = {"key": one.key, "value": one.value, "source": one.source, "help": config.HELP[one.key]}
-            env.write(json.dumps(record) + "\n")
+            env.write_json(record)
     elif key is not None:
         env.write(f"{config.as_words(found[0].value)}\n")
     else:
         rows = [(one.key, config.as_words(one.value), one.source, config.HELP[one.key]) for one in found]
         header = ("KEY", "VALUE", "FROM", "WHAT IT IS")
-        for line in table(header, rows, terminal=env.stdout_is_terminal, width=env.width):
-            env.write(line + "\n")
+        env.write_table(header, rows)
 
 
 @app.command("path", cls=Command, epilog='$EDITOR "$(llm config path)"')

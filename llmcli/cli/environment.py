@@ -13,7 +13,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -85,6 +85,21 @@ class Environment:
         self.at_line_start = text.endswith("\n")
         if flush or self.stdout_is_terminal:
             self.stdout.flush()
+
+    def write_json(self, record: Mapping[str, Any]) -> None:
+        """Write a result to standard output as a JSON object on a line."""
+        from llmcli.output.json_text import to_json
+
+        self.write(to_json(record) + "\n")
+
+    def write_table(
+        self, header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()
+    ) -> None:
+        """Write rows to standard output as `output.table` lays them out."""
+        from llmcli.output.table import table
+
+        for line in table(header, rows, terminal=self.stdout_is_terminal, width=self.width, right=right):
+            self.write(line + "\n")
 
     def note(self, text: str) -> None:
         """Tell something beside the result, unless -q."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +13,6 @@ from llmcli.cli.door import Command, environment, new_app
 from llmcli.cli.environment import Environment
 from llmcli.cli.options import ModelOptions, takes
 from llmcli.errors import UsageError, from_os_error
-from llmcli.output.table import table
 
 if TYPE_CHECKING:
     from llmcli.chat.history import Entry
@@ -54,13 +52,13 @@ def list_conversations(
         records = list(history.conversations(number or -1))
     if as_json:
         for record in records:
-            _print_json(_fields(record), env)
+            env.write_json(_fields(record))
         return
     rows = [
         (str(one.id), _moment(one.updated, env), one.name or "-", str(one.messages), one.model, one.heading)
         for one in records
     ]
-    _print_table(("ID", "USED", "NAME", "MESSAGES", "MODEL", "TITLE"), rows, env, right=(0, 3))
+    env.write_table(("ID", "USED", "NAME", "MESSAGES", "MODEL", "TITLE"), rows, right=(0, 3))
 
 
 @app.command("show", cls=Command, epilog="llm history show last")
@@ -78,7 +76,7 @@ def show(
     kept = [entry for entry in entries if every or entry.place != "undone"]
     if as_json:
         for entry in kept:
-            _print_json(export.message_fields(entry), env)
+            env.write_json(export.message_fields(entry))
         return
     env.write(export.as_markdown(record, kept))
 
@@ -99,10 +97,10 @@ def search(
     if as_json:
         for hit in hits:
             fields = {"id": hit.conversation, "name": hit.name, "title": hit.title, "role": hit.role}
-            _print_json({**fields, "created": hit.created, "snippet": hit.snippet}, env)
+            env.write_json({**fields, "created": hit.created, "snippet": hit.snippet})
         return
     rows = [(str(h.conversation), _moment(h.created, env), h.name or "-", h.role, h.snippet) for h in hits]
-    _print_table(("ID", "WHEN", "NAME", "ROLE", "TEXT"), rows, env, right=(0,))
+    env.write_table(("ID", "WHEN", "NAME", "ROLE", "TEXT"), rows, right=(0,))
 
 
 @app.command("export", cls=Command, epilog="llm history export 12 --format json -o talk.json")
@@ -229,14 +227,3 @@ def _fields(record: Record) -> dict[str, object]:
         "model": record.model, "messages": record.messages, "first": record.first,
         "created": record.created, "updated": record.updated,
     }  # fmt: skip
-
-
-def _print_json(fields: dict[str, object], env: Environment) -> None:
-    env.write(json.dumps(fields, ensure_ascii=False) + "\n")
-
-
-def _print_table(
-    header: tuple[str, ...], rows: Sequence[Sequence[str]], env: Environment, right: tuple[int, ...] = ()
-) -> None:
-    for line in table(header, rows, terminal=env.stdout_is_terminal, width=env.width, right=right):
-        env.write(line + "\n")

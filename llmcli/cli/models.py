@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +9,8 @@ import typer
 
 from llmcli import config
 from llmcli.cli.door import Command, environment, new_app
-from llmcli.cli.environment import Environment
 from llmcli.errors import ModelError, UsageError
 from llmcli.output.sanitize import one_line
-from llmcli.output.table import table
 
 if TYPE_CHECKING:
     from llmcli.models.listing import Listed
@@ -51,7 +47,7 @@ def list_models(
     found = [one for one in listing.list_models(free_memory()) if one.path or not here]
     if as_json:
         for one in found:
-            _write_json(env, _record(one, chosen))
+            env.write_json(_record(one, chosen))
         return
     rows = [
         (
@@ -66,7 +62,7 @@ def list_models(
         for one in found
     ]
     header = ("NAME", "SIZE", "QUANT", "MEMORY", "CONTEXT", "LICENCE", "HERE")
-    _write_table(env, header, rows, right=(1, 3, 4))
+    env.write_table(header, rows, right=(1, 3, 4))
     env.note("* answers by default; MEMORY is for the weights, CONTEXT the longest that fits (tokens)")
 
 
@@ -118,7 +114,7 @@ def show(
             raise ModelError(f"{name} has no chat template")
         env.write(found.chat_template.rstrip("\n") + "\n")
     elif as_json:
-        _write_json(env, facts.as_record(found))
+        env.write_json(facts.as_record(found))
     else:
         for key, value in facts.as_lines(found):
             env.write(f"{key:<14}  {one_line(value)}\n")  # metadata is a stranger's text
@@ -230,13 +226,13 @@ def scan(ctx: typer.Context, as_json: Json = False) -> None:
     if as_json:
         for model in found:
             fields = ("program", "reference", "size", "quantisation", "sha256")
-            _write_json(env, {**{name: getattr(model, name) for name in fields}, "path": str(model.path)})
+            env.write_json({**{name: getattr(model, name) for name in fields}, "path": str(model.path)})
         return
     rows = [
         (model.reference, f"{model.size / 1e9:.2f} GB", model.quantisation, TITLES[model.program])
         for model in found
     ]
-    _write_table(env, ("MODEL", "SIZE", "QUANT", "FROM"), rows, right=(1,))
+    env.write_table(("MODEL", "SIZE", "QUANT", "FROM"), rows, right=(1,))
     if not found:
         env.note(f"no models of {', '.join(TITLES.values())} here")
 
@@ -252,7 +248,7 @@ def recommend(ctx: typer.Context, as_json: Json = False) -> None:
     if as_json:
         for one in found:
             fields = ("use", "model", "reason", "here")
-            _write_json(env, {name: getattr(one, name) for name in fields})
+            env.write_json({name: getattr(one, name) for name in fields})
         return
     for one in found:
         get = "it is here" if one.here else f"llm models pull {one.model}"
@@ -319,14 +315,3 @@ def _record(one: Listed, chosen: str) -> dict[str, Any]:
         "context_that_fits": one.context,
         "error": one.problem,
     }
-
-
-def _write_json(env: Environment, record: dict[str, Any]) -> None:
-    env.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-
-def _write_table(
-    env: Environment, header: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()
-) -> None:
-    for line in table(header, rows, terminal=env.stdout_is_terminal, width=env.width, right=right):
-        env.write(line + "\n")

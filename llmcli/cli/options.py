@@ -15,7 +15,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
@@ -39,24 +39,11 @@ def _option(*names: str, group: str, help: str, **settings: Any) -> Any:
     return typer.Option(*names, rich_help_panel=group, help=help, **settings)
 
 
-def _model(*names: str, help: str, **settings: Any) -> Any:
-    return _option(*names, group="Model", help=help, **settings)
-
-
-def _sampling(*names: str, help: str, **settings: Any) -> Any:
-    return _option(*names, group="Sampling", help=help, **settings)
-
-
-def _input(*names: str, help: str, **settings: Any) -> Any:
-    return _option(*names, group="Input", help=help, **settings)
-
-
-def _output(*names: str, help: str, **settings: Any) -> Any:
-    return _option(*names, group="Output", help=help, **settings)
-
-
-def _rows(*names: str, help: str, **settings: Any) -> Any:
-    return _option(*names, group="Rows (.csv .tsv .jsonl .parquet)", help=help, **settings)
+_model = partial(_option, group="Model")
+_sampling = partial(_option, group="Sampling")
+_input = partial(_option, group="Input")
+_output = partial(_option, group="Output")
+_rows = partial(_option, group="Rows (.csv .tsv .jsonl .parquet)")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,6 @@ from llmcli import registry
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.cli.environment import Environment
 from llmcli.errors import BadConfig, CannotCreate, LlmError, MissingInput, UsageError, cannot_write
-from llmcli.output.table import table
 from llmcli.paths import config_dir, make_private
 from llmcli.registry import RESERVED, Found
 
@@ -40,7 +38,7 @@ def list_templates(
     problems = [_problem(one) for one in found]
     if as_json:
         for one, problem in zip(found, problems):
-            env.write(json.dumps(_record(one, problem), ensure_ascii=False) + "\n")
+            env.write_json(_record(one, problem))
         return
     rows = [
         (
@@ -50,8 +48,7 @@ def list_templates(
         )
         for one, problem in zip(found, problems)
     ]
-    for line in table(("NAME", "FROM", "HELP"), rows, terminal=env.stdout_is_terminal, width=env.width):
-        env.write(line + "\n")
+    env.write_table(("NAME", "FROM", "HELP"), rows)
 
 
 @app.command("show", cls=Command, epilog="llm prompts show sentiment")

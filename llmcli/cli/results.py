@@ -77,7 +77,7 @@ def as_text(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
 
 def as_json(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
     """One JSON object a line."""
-    from llmcli.rows.writers import to_json
+    from llmcli.output.json_text import to_json
 
     for answer in answers:
         yield to_json(record(shape, answer)) + "\n"

@@ -7,7 +7,6 @@ shows the prompts, everything else is asked and written answer by answer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -315,5 +314,5 @@ def _dry_run(task: Task, engine: Engine, env: Environment) -> None:
             messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
             shown = {"source": item.shown, "messages": messages}
             numbers = {"tokens": tokens, "context": engine.info.context}
-            env.write(json.dumps({**shown, **numbers}, ensure_ascii=False) + "\n")
+            env.write_json({**shown, **numbers})
     tally.finish()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,18 +20,9 @@ from msgspec import Struct
 
 from llmcli.documents import check_encoding
 from llmcli.errors import InputOutputError, LlmError, UnreadableInput, UsageError
+from llmcli.output.json_text import SURROGATES
 from llmcli.rows.job import InputFormat, RowOptions
 from llmcli.rows.source import BUFFER, Source
-
-ENDINGS: dict[str, InputFormat] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
-
-SURROGATES = re.compile("[\ud800-\udfff]")
 
 _MAGIC = {
     b"PAR1": ("a Parquet file", "name it .parquet"),
@@ -85,42 +75,6 @@ class Reader(Protocol):
     def close(self) -> None:
         """Close the file."""
         ...
-
-
-def input_format(source: Source, options: RowOptions) -> InputFormat:
-    """The format that was asked for, or that the ending says."""
-    if options.input_format is not None:
-        return options.input_format
-    known = ENDINGS.get(source.suffixes[0])
-    if known is None:
-        raise UsageError(
-            f"{source.name} has no ending that says its format", hint="--lines, or name it .csv, .tsv, .jsonl"
-        )
-    return known
-
-
-def open_reader(source: Source, options: RowOptions) -> Reader:
-    """
-    Open a source and find the text's column.
-
-    Raises UsageError (no such column; says which there are), UnreadableInput, InputOutputError.
-    """
-    format = input_format(source, options)
-    if format == "parquet":
-        from llmcli.rows.parquet import ParquetReader
-
-        return ParquetReader(source, options)
-    with reading(source.name):
-        text = open_text(source, options.encoding, newline="" if format in ("csv", "tsv") else "\n")
-        if format == "lines":
-            return LineReader(text, options, source.name)
-        if format == "jsonl":
-            from llmcli.rows.json_reader import JsonReader
-
-            return JsonReader(text, options, source.name)
-        from llmcli.rows.csv_reader import CsvReader
-
-        return CsvReader(text, format, options, source.name)
 
 
 # ------------------------------------------------------------------- text

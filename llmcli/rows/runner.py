@@ -20,6 +20,7 @@ from llmcli.engines.base import Engine
 from llmcli.errors import LlmError, RowsFailed, Stopped, UsageError, cannot_write
 from llmcli.rows.batch import Batch, Beside, resumable
 from llmcli.rows.columns import Outcome, ResultColumns, result_columns
+from llmcli.rows.formats import open_reader
 from llmcli.rows.job import Job, OutputFormat, Outside, RowOptions, identify, provenance
 from llmcli.rows.journal import Journal
 from llmcli.rows.json_reader import JsonReader
@@ -27,7 +28,7 @@ from llmcli.rows.lock import Lock
 from llmcli.rows.output_file import is_replaceable, output_file, write_sidecar, writing, zipped
 from llmcli.rows.preflight import Preflight, survey, survey_pipe
 from llmcli.rows.progress import progress, summary_lines
-from llmcli.rows.readers import Reader, Row, bad_row, open_reader
+from llmcli.rows.readers import Reader, Row, bad_row
 from llmcli.rows.source import Source
 from llmcli.rows.tally import ErrorBudget, Summary, Tally
 from llmcli.rows.window import deliver

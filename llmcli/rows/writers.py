@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from llmcli.errors import LlmError, UsageError
+from llmcli.output.json_text import to_json
 from llmcli.rows.columns import Outcome, ResultColumns, as_cell
 from llmcli.rows.csv_reader import CsvReader, Dialect
 from llmcli.rows.job import OutputFormat
 from llmcli.rows.json_reader import JsonReader
-from llmcli.rows.readers import SURROGATES, Reader, Row, printable
+from llmcli.rows.readers import Reader, Row, printable
 
 ENDINGS: dict[str, OutputFormat] = {
     ".csv": "csv",
@@ -223,20 +223,6 @@ def one_line(text: str) -> str:
     'so good really'
     """
     return text if text.isprintable() else " ".join(text.replace("\t", " ").splitlines())
-
-
-def to_json(value: Any) -> str:
-    r"""
-    Compact enough to read, strict: no NaN, and half a surrogate pair (a file name's odd byte) escaped.
-
-    >>> print(to_json({"source": "caf\udce9.txt"}))
-    {"source": "caf\udce9.txt"}
-    """
-    try:
-        made = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
-    except ValueError:
-        made = json.dumps(value, ensure_ascii=False, default=str)
-    return made if made.isascii() else SURROGATES.sub(lambda half: f"\\u{ord(half[0]):04x}", made)
 
 
 def _undecodable_shown(value: Any) -> Any:
