@@ -35,7 +35,8 @@ class Fault:
     ignore_range: bool = False
     ignore_if_range: bool = False
     chunked: bool = False
-    slow: float = 0.0  # seconds before each 64 kB
+    hold: int | None = None  # bytes after which nothing more comes until `go_on` is set
+    go_on: threading.Event = field(default_factory=threading.Event)
     requests: list[str | None] = field(default_factory=list)  # the Range of each
     sent: int = 0
 
@@ -120,8 +121,8 @@ class FaultyServer:
         drop = fault.of(fault.drops)
         end = len(data) if drop is None else max(start, int(len(data) * float(str(drop))))
         for place in range(start, end, 65536):
-            if fault.slow:
-                threading.Event().wait(fault.slow)
+            if fault.hold is not None and place >= fault.hold:
+                fault.go_on.wait(60)
             block = bytes(data[place : min(end, place + 65536)])
             request.wfile.write(block)
             fault.sent += len(block)
@@ -132,13 +133,14 @@ class HubServer:
     A server with the addresses of huggingface.co that a download of a model asks for.
 
     `files` are the right bytes by repository and name; `wrong` names are served with a bit turned, called
-    by the right SHA-256.
+    by the right SHA-256. While `open` is not set, no byte of a file is sent.
     """
 
     def __init__(self, files: dict[str, dict[str, bytes]], wrong: frozenset[str] = frozenset()) -> None:
         self.files, self.wrong = files, wrong
         self.asked: list[tuple[str, str]] = []
-        self.slow = 0.0
+        self.open = threading.Event()
+        self.open.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self._answer))
         self._server.daemon_threads = True
         self.address = f"http://127.0.0.1:{self._server.server_port}"
@@ -215,10 +217,8 @@ class HubServer:
             request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         request.end_headers()
         if request.command == "GET":
-            for place in range(start, len(data), 65536):
-                if self.slow:
-                    threading.Event().wait(self.slow)
-                request.wfile.write(data[place : place + 65536])
+            self.open.wait(60)
+            request.wfile.write(data[start:])
 
 
 def _handler(answer: object) -> type[BaseHTTPRequestHandler]:

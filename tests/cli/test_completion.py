@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -36,9 +35,22 @@ HEAVY = (
 )
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """One table of what can be offered, for the tests whose home is as empty as another's."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def offered(home: Path, work: Path, monkeypatch: pytest.MonkeyPatch):
+def offered(cache: Path, offered_at_home, monkeypatch: pytest.MonkeyPatch):
     """What is offered after `line`, as bash asks for it."""
+    monkeypatch.setenv("LLMCLI_CACHE_DIR", str(cache))
+    return offered_at_home
+
+
+@pytest.fixture
+def offered_at_home(home: Path, work: Path, monkeypatch: pytest.MonkeyPatch):
+    """The same, with a table of its own: making it takes half a second."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "OLLAMA_MODELS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
@@ -76,21 +88,21 @@ def test_values_of_options_are_offered(offered):
     assert offered("llm sentiment --format j") == ["json", "jsonl"]
 
 
-def test_models_are_offered(offered, call, tmp_path: Path):
+def test_models_are_offered(offered_at_home, call, tmp_path: Path):
     call("models", "add", str(tiny().write(tmp_path / "m.gguf")), "--name", "mine")
 
-    assert offered("llm sentiment -m ") == ["starter", "mine", candidates.FILES]
-    assert offered("llm models show st") == ["starter", candidates.FILES]
-    assert "qwen3-0.6b" in offered("llm models pull qwen3-")
+    assert offered_at_home("llm sentiment -m ") == ["starter", "mine", candidates.FILES]
+    assert offered_at_home("llm models show st") == ["starter", candidates.FILES]
+    assert "qwen3-0.6b" in offered_at_home("llm models pull qwen3-")
 
 
-def test_what_follows_a_colon_is_offered_without_it(offered, home: Path):
+def test_what_follows_a_colon_is_offered_without_it(offered_at_home, home: Path):
     """bash takes a colon for the end of a word."""
     link = home / ".cache/huggingface/hub/models--me--M-GGUF/snapshots/1/M-Q4_0.gguf"
     link.parent.mkdir(parents=True)
     link.write_bytes(b"GGUF")
 
-    assert offered("llm title -m hf:me/M") == ["me/M-GGUF:M-Q4_0.gguf", candidates.FILES]
+    assert offered_at_home("llm title -m hf:me/M") == ["me/M-GGUF:M-Q4_0.gguf", candidates.FILES]
 
 
 def test_conversations_are_offered(offered, home: Path):
@@ -117,8 +129,8 @@ def test_a_broken_template_breaks_no_completion(offered, work: Path):
     assert "sentiment" in offered("llm ")
 
 
-def test_it_imports_next_to_nothing(offered, llm_env, work: Path):
-    offered("llm ")
+def test_it_imports_next_to_nothing(offered_at_home, llm_env, work: Path):
+    offered_at_home("llm ")
     code = PROGRAM + f"; print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", code, "bash", "llm sentiment -m "],
@@ -128,25 +140,6 @@ def test_it_imports_next_to_nothing(offered, llm_env, work: Path):
         text=True,
     )
     assert done.stderr.strip() == "[]"
-
-
-def test_it_answers_in_under_100_milliseconds(offered, llm_env, work: Path):
-    """Of processor time: other work on this machine is not its fault."""
-    offered("llm ")
-    times = []
-    for _ in range(5):
-        before = os.times()
-        subprocess.run(
-            [sys.executable, "-c", PROGRAM, "bash", "llm sentiment -m "],
-            env=llm_env,
-            cwd=work,
-            capture_output=True,
-        )
-        after = os.times()
-        times.append(
-            after.children_user + after.children_system - before.children_user - before.children_system
-        )
-    assert statistics.median(times) < 0.1
 
 
 @pytest.mark.parametrize("variables", [{}, {"XDG_CACHE_HOME": "/x/cache", "XDG_DATA_HOME": "/x/data"}])

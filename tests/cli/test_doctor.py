@@ -81,46 +81,26 @@ def test_broken_settings_are_a_problem(doctor, home: Path):
     assert found["settings: config.yaml"]["remedy"] == "did you mean model?"
 
 
-def test_a_misspelt_variable_is_noted(doctor):
-    found = doctor(LLMCLI_THREAD="2")
-
-    assert found["settings: LLMCLI_THREAD"]["remedy"] == "did you mean LLMCLI_THREADS?"
-
-
-def test_folders_open_to_others_are_noted(doctor, home: Path):
+def test_what_is_odd_is_noted_all_at_once(doctor, home: Path):
+    """A tool of that name on PATH is how an NVIDIA GPU shows itself."""
     (home / "data").mkdir(parents=True)
     (home / "data").chmod(0o755)
+    (home / "bin").mkdir()
+    for name, says in (("llm", "another"), ("nvidia-smi", "NVIDIA Test 9000, 24576 MiB")):
+        (home / "bin" / name).write_text(f"#!/bin/sh\necho '{says}'\n")
+        (home / "bin" / name).chmod(0o755)
+    model = "server:http://127.0.0.1:1/v1#x"
+    found = doctor(LLMCLI_THREAD="2", PATH=f"{home / 'bin'}:{os.environ['PATH']}", LLMCLI_MODEL=model)
+    graphics = found["machine: graphics"]
 
-    assert doctor()["folders: data"]["remedy"] == f"chmod 700 {home / 'data'}"
-
-
-def test_a_foreign_llm_on_path_is_noted(doctor, home: Path):
-    (home / "bin").mkdir(parents=True)
-    foreign = home / "bin/llm"
-    foreign.write_text("#!/bin/sh\necho another\n")
-    foreign.chmod(0o755)
-    found = doctor(PATH=f"{home / 'bin'}:{os.environ['PATH']}")
-
+    assert found["settings: LLMCLI_THREAD"]["remedy"] == "did you mean LLMCLI_THREADS?"
+    assert found["folders: data"]["remedy"] == f"chmod 700 {home / 'data'}"
     assert found["installed: llm on PATH"]["level"] == "note"
     assert "is another program" in found["installed: llm on PATH"]["value"]
-
-
-def test_a_gpu_that_is_not_used_gets_the_line_that_installs_for_it(doctor, home: Path):
-    """A tool of that name on PATH is how an NVIDIA GPU shows itself."""
-    (home / "bin").mkdir(parents=True)
-    tool = home / "bin/nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'NVIDIA Test 9000, 24576 MiB'\n")
-    tool.chmod(0o755)
-    graphics = doctor(PATH=f"{home / 'bin'}:{os.environ['PATH']}")["machine: graphics"]
-
-    if graphics["level"] == "ok":
-        pytest.skip("this llama.cpp uses a GPU")
-    assert "NVIDIA Test 9000" in graphics["value"]
-    assert graphics["remedy"].startswith('CMAKE_ARGS="-DGGML_CUDA=on" pip install')
-
-
-def test_a_server_is_not_asked(doctor):
-    assert "not a file" in doctor(LLMCLI_MODEL="server:http://127.0.0.1:1/v1#x")["model: default"]["value"]
+    assert "not a file" in found["model: default"]["value"]  # a server is not asked
+    if graphics["level"] != "ok":  # this llama.cpp uses no GPU
+        assert "NVIDIA Test 9000" in graphics["value"]
+        assert graphics["remedy"].startswith('CMAKE_ARGS="-DGGML_CUDA=on" pip install')
 
 
 def test_each_back_end_has_its_line():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import resource
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -170,7 +170,7 @@ def test_plain_http_to_the_hub_needs_permission(models, hub: HubServer):
 
 
 def test_two_processes_fetch_a_model_once(llm_env, hub: HubServer, home: Path, work: Path):
-    hub.slow = 0.2
+    hub.open.clear()
     env = {
         **llm_env,
         "HF_ENDPOINT": hub.address,
@@ -179,18 +179,25 @@ def test_two_processes_fetch_a_model_once(llm_env, hub: HubServer, home: Path, w
         "NO_PROXY": "*",
     }
     command = [LLM, "models", "pull", "hf:me/Good-GGUF:Q4_K_M"]
-    both = [
-        subprocess.Popen(
-            command, env=env, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=60) for process in both]
+    folders = [work / "one", work / "other"]
+    both = []
+    for folder in folders:
+        folder.mkdir()
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            both.append(subprocess.Popen(command, env=env, cwd=work, stdout=out, stderr=err))
+    while not waiting(folders) and all(process.poll() is None for process in both):
+        time.sleep(0.02)
+    hub.open.set()
 
-    assert [process.returncode for process in both] == [0, 0], said
-    assert said[0][0] == said[1][0]
+    assert [process.wait(60) for process in both] == [0, 0], [(f / "err").read_text() for f in folders]
+    assert (folders[0] / "out").read_text() == (folders[1] / "out").read_text()
     assert len(hub.downloads) == 1
-    assert sum("waiting for it" in errors for _, errors in said) == 1
+    assert waiting(folders) == 1
+
+
+def waiting(folders: list[Path]) -> int:
+    """How many have said that they wait for the other."""
+    return sum("waiting for it" in (folder / "err").read_text() for folder in folders)
 
 
 # -- a web address -----------------------------------------------------------------
@@ -281,23 +288,20 @@ def test_a_full_disk_is_74_and_the_download_goes_on_later(
 
 
 def test_a_killed_download_is_gone_on_with(llm_env, server: FaultyServer, work: Path, home: Path):
-    fault = Fault(slow=0.3)
+    fault = Fault(hold=200_000)
     url = server.add(fault)
     env = {**llm_env, "LLMCLI_ALLOW_HTTP": "1", "NO_PROXY": "*"}
     command = [LLM, "models", "pull", url, "--sha256", SHA256]
     process = subprocess.Popen(command, env=env, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     part = home / "data/models/model.gguf.part"
-    for _ in range(400):
-        if part.exists() and part.stat().st_size > 100_000:
-            break
-        os.sched_yield()
-        process.poll()
-        subprocess.run(["sleep", "0.05"], check=False)
+    while not (part.exists() and part.stat().st_size > 100_000):
+        assert process.poll() is None
+        time.sleep(0.02)
     process.kill()
     process.communicate()
     there = part.stat().st_size
 
-    fault.slow = 0
+    fault.go_on.set()
     again = subprocess.run(command, env=env, cwd=work, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert fault.requests[-1] == f"bytes={there}-"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,18 @@ from llmcli.models.network import is_private
 
 DATA = tiny("llama").pack()
 OLD = b"the old good file"
+
+
+def sampled(values: Sequence[int], every: int) -> list[object]:
+    """All of them, but most only with the slow tests."""
+    return [
+        value if at % every == 0 else pytest.param(value, marks=pytest.mark.slow)
+        for at, value in enumerate(values)
+    ]
+
+
+FIRST = sampled(range(10), every=5)
+PERCENT = sampled(range(2, 100, 7), every=4)
 
 
 @pytest.fixture(autouse=True)
@@ -61,24 +74,24 @@ def refetched(fault: Fault) -> int:
     return fault.sent - len(DATA)
 
 
-@pytest.mark.parametrize("tens", range(10))
+@pytest.mark.parametrize("first", FIRST)
 def test_a_connection_that_ends_at_any_percent_is_resumed_there(
-    tens: int, server: FaultyServer, tmp_path: Path
+    first: int, server: FaultyServer, tmp_path: Path
 ):
-    for percent in range(tens * 10, tens * 10 + 10):
+    for percent in range(first, 100, 10):
         fault = Fault(drops=[percent / 100, None])
         assert fetch(server, fault, tmp_path / "m.gguf") is None
         assert refetched(fault) <= (1 << 20) * resumes(fault)
 
 
-@pytest.mark.parametrize("tens", range(10))
-def test_a_server_that_ignores_range_is_read_from_the_start(tens: int, server: FaultyServer, tmp_path: Path):
-    for percent in range(tens * 10, tens * 10 + 10):
+@pytest.mark.parametrize("first", FIRST)
+def test_a_server_that_ignores_range_is_read_from_the_start(first: int, server: FaultyServer, tmp_path: Path):
+    for percent in range(first, 100, 10):
         fault = Fault(drops=[percent / 100, None], ignore_range=True)
         assert fetch(server, fault, tmp_path / "m.gguf") is None
 
 
-@pytest.mark.parametrize("percent", range(2, 100, 7))
+@pytest.mark.parametrize("percent", PERCENT)
 def test_a_file_that_changes_on_the_way_is_read_from_the_start(
     percent: int, server: FaultyServer, tmp_path: Path
 ):
@@ -87,14 +100,14 @@ def test_a_file_that_changes_on_the_way_is_read_from_the_start(
     assert fault.requests[-1] != fault.requests[0]
 
 
-@pytest.mark.parametrize("percent", range(2, 100, 7))
+@pytest.mark.parametrize("percent", PERCENT)
 def test_a_server_that_joins_two_files_is_caught(percent: int, server: FaultyServer, tmp_path: Path):
     fault = Fault(drops=[percent / 100, None], etags=['"one"', '"two"'], ignore_if_range=True)
     assert fetch(server, fault, tmp_path / "m.gguf") is None
     assert fault.requests[-1] is None
 
 
-@pytest.mark.parametrize("percent", range(2, 100, 7))
+@pytest.mark.parametrize("percent", PERCENT)
 def test_a_server_that_has_forgotten_the_rest_is_asked_for_all(
     percent: int, server: FaultyServer, tmp_path: Path
 ):
@@ -107,7 +120,7 @@ def test_a_server_that_is_busy_is_asked_again(status: int, server: FaultyServer,
     assert fetch(server, Fault(statuses=[status, status, 200]), tmp_path / "m.gguf") is None
 
 
-@pytest.mark.parametrize("place", range(0, len(DATA), len(DATA) // 40))
+@pytest.mark.parametrize("place", sampled(range(0, len(DATA), len(DATA) // 40), every=6))
 def test_one_wrong_bit_anywhere_is_refused_and_nothing_kept(place: int, server: FaultyServer, tmp_path: Path):
     error = fetch(server, Fault(flip=place), tmp_path / "m.gguf")
 
