@@ -129,12 +129,23 @@ def attach(talk: Talk, paths: list[Path]) -> None:
 def _matching(talk: Talk, word: str) -> list[Path]:
     pattern = str(talk.doors.cwd / Path(word).expanduser())
     if not any(mark in word for mark in "*?["):
-        return [Path(pattern)]
+        return [_named(word, Path(pattern))]
     found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
     found = [path for path in found if path.is_file()]
     if not found:
         raise MissingInput(f"no file matches {word}")
     return found
+
+
+def _named(word: str, path: Path) -> Path:
+    """The path; where nothing is there, the error quotes the word that was typed."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingInput(f"no file {word!r}") from None
+    except (OSError, ValueError):
+        pass  # reading it says what is wrong
+    return path
 
 
 def _shown(talk: Talk, path: Path) -> str:

@@ -43,6 +43,7 @@ class Terminal:
             argv[0], argv[1:], env={**env, "TERM": term}, cwd=str(cwd), dimensions=(rows, columns), echo=True
         )
         self.child.delaybeforesend = None
+        self.child.ptyproc.delayafterclose = 0
         self.before = self.modes()
         self.raw = b""
         self._screen = _Screen(columns, rows, self._send)

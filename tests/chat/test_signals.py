@@ -76,9 +76,7 @@ def shell(terminal, script):
 
     def open_():
         # Wide enough that no line of the shell is folded, however long the path of the interpreter.
-        one = terminal(
-            command=["/bin/bash", "--norc", "-i"], env={"PS1": "shell$ "}, columns=400
-        )
+        one = terminal(command=["/bin/bash", "--norc", "-i"], env={"PS1": "shell$ "}, columns=400)
         one.until(r"shell\$")
         one.type(f"{sys.executable} -m llmcli chat -m {script(default=REPLY, delay=3.0)}\r")
         return one

@@ -189,7 +189,7 @@ class Transcript:
         if settings.pop("kept", False):
             typist.history = folder / "history.db"
         chat = typist.chat(*self.lines, **settings)
-        shown = [part.replace(str(folder), "FOLDER") for part in chat.shown]
+        shown = chat.shown
         for pattern, word in VOLATILE:
             shown = [pattern.sub(word, part) for part in shown]
         body = "".join(f"{TYPED}{line}\n{part}" for line, part in zip(self.lines, shown))
