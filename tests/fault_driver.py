@@ -4,8 +4,8 @@ Let every write, fsync, rename and close of a job fail, one after the other. Run
     LD_PRELOAD=faults.so python fault_driver.py FAULTS.SO FOLDER FORMAT ERRORS
 
 For n = 1, 2, … until a run has fewer calls: a fresh job whose n-th call fails (ERRORS is `both`: with
-ENOSPC and with EIO; `turns`: with one of them in turn); then the same job again, undisturbed. Prints one
-JSON object.
+ENOSPC and with EIO; `some`: every third call, with one of them in turn); then the same job again,
+undisturbed. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     expected, calls = job.undisturbed()
     outcomes: Counter[str] = Counter()
     problems = []
-    for number in range(1, calls + 1):
+    for number in range(1, calls + 1, 1 if errors == "both" else 3):
         codes = (errno.ENOSPC, errno.EIO)
         for code in codes if errors == "both" else (codes[number % 2],):
             outcome, problem = job.with_fault(number, code, expected)

@@ -1,7 +1,7 @@
 """
 Every row of the exit table, through the installed command, by its real cause.
 
-1 (a bug) is in test_main.py, where a stream is broken in this process; 130, 141, 143 and 74 too.
+74, 130, 141 and 143 are in test_main.py.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ggufs import tiny
 
 import llmcli
 
@@ -24,6 +25,20 @@ TEMPLATE = "help: Bad.\nprompt: 'no text'\n"
 
 def test_0_done(llm, script):
     assert llm("title", "-m", script(default="x"), "--text", "a").code == 0
+
+
+def test_1_nobody_foresaw_it(llm, script, home, tmp_path):
+    """A library that is broken, here by one in front of it, is no error that llm knows."""
+    (tmp_path / "jinja2.py").write_text("secret = 'a value'\nraise RuntimeError(secret)\n")
+
+    ran = llm("title", "-m", script(default="x"), "--text", "a", env={"PYTHONPATH": str(tmp_path)})
+
+    kept = home / "cache" / "traceback.txt"
+    assert (ran.code, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("llm: error: unexpected RuntimeError, a bug in llmcli")
+    assert str(kept) in ran.stderr
+    assert "jinja2.py" in kept.read_text()
+    assert "a value" not in ran.stderr + kept.read_text()
 
 
 def test_2_usage(llm):
@@ -40,9 +55,7 @@ def test_3_some_rows_failed(llm, script, work):
     assert (work / "b.csv").read_text().startswith("text,title,error\ngood,x,\npoison,,no\n")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"GGUF", b"<html>Not found</html>", b"GGUF" + bytes(range(256)) * 20]
-)
+@pytest.mark.parametrize("content", [b"", b"<html>Not found</html>", b"GGUF" + bytes(range(256)) * 20])
 def test_4_the_model_is_no_model(llm, work, content):
     (work / "bad.gguf").write_bytes(content)
 
@@ -131,6 +144,18 @@ def test_76_the_json_is_cut(llm):
 
     assert ran.code == 76
     assert "--max-tokens" in ran.stderr
+
+
+def test_76_the_model_answers_nothing(llm, work):
+    """Weights that are no numbers, as of a file that was made wrong."""
+    made = tiny("llama")
+    made.tensor("output_norm.weight").data = b"\xff\xff\xff\x7f" * 64
+    made.write(work / "nan.gguf")
+
+    ran = llm("title", "-m", "./nan.gguf", "--text", "a")
+
+    assert ran.code == 76
+    assert "degenerate" in ran.stderr
 
 
 def test_77_no_permission(llm, script, work):
