@@ -61,7 +61,10 @@ class Batches:
         out, err = io.BytesIO(), io.BytesIO()
         outside = Environment(stdin=io.BytesIO(stdin), stdout=out, stderr=err, verbose=verbose)
         on_ray = options.get("on") == "ray"
-        engine = None if on_ray else open_engine(self.reference.partition(":")[2], EngineOptions())
+        engine = options.pop("engine", None)  # the caller's, which stays open; else that of the script
+        opened = None
+        if engine is None and not on_ray:
+            engine = opened = open_engine(self.reference.partition(":")[2], EngineOptions())
         job = Job(
             template,
             values,
@@ -76,8 +79,8 @@ class Batches:
         except LlmError as raised:
             error = raised
         finally:
-            if engine is not None:
-                engine.close()
+            if opened is not None:
+                opened.close()
         texts = [stream.getvalue().decode("utf-8", "surrogateescape") for stream in (out, err)]
         return Done(error, *texts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import threading
@@ -45,6 +46,37 @@ def test_two_copies_give_the_same_bytes_as_none(batches):
     assert done.error is None
     assert batch.read("here.csv") == batch.read("there.csv")
     assert batch.names() == ["here.csv", "rows.csv", "there.csv"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--sequential"]])
+def test_with_the_built_in_model_copies_answer_as_one_does(llm, work, options):
+    """With --sequential to the byte. In batches the sums differ in their last digits: only a tie can turn."""
+    words = ["wonderful", "broken", "late", "fine", "too loud", "blue", "cheap", "a present"]
+    rows = [f'{n},"My order {n} was {words[n % 8]} and {words[n // 8 % 8]}."\n' for n in range(300)]
+    (work / "rows.csv").write_text("id,text\n" + "".join(rows))
+
+    llm("sentiment", "rows.csv", "-o", "here.csv", "--probabilities", *options, timeout=600)
+    ran = llm(
+        *("sentiment", "rows.csv", "-o", "there.csv", "--probabilities", *options),
+        *("--on", "ray", "--copies", "2"),
+        timeout=600,
+    )
+
+    assert (ran.code, ran.stderr) == (0, "")
+    here, there = (list(csv.DictReader((work / name).open())) for name in ("here.csv", "there.csv"))
+    if options:
+        assert there == here
+    assert [row["id"] for row in there] == [row["id"] for row in here]
+    for one, other in zip(here, there):
+        shares = [
+            [float(row[f"sentiment_{label}"]) for label in ("positive", "neutral", "negative")]
+            for row in (one, other)
+        ]
+        assert max(abs(a - b) for a, b in zip(*shares)) < 1e-2
+        if one["sentiment"] != other["sentiment"]:
+            best, second, _ = sorted(shares[0], reverse=True)
+            assert best - second < 1e-2
 
 
 def test_a_copy_that_is_killed_is_replaced_and_its_rows_are_asked_again(batches, asked):
