@@ -16,11 +16,13 @@ import os
 import re
 import stat
 import zipfile
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from llmcli import document_formats
 from llmcli.errors import LlmError, MissingInput, UnreadableInput, UsageError, from_os_error
+from llmcli.registry import nearest
 
 MAX_BYTES = 32_000_000  # of one text; some 8 million tokens, far beyond any context window
 _SNIFFED = 8192  # bytes at the start that are looked at to tell what a file is
@@ -66,7 +68,9 @@ _ZIP_MEMBERS = (  # the first member that is found tells what the ZIP is
 )
 _TEXT_SIGNATURES = (b"{\\rtf", b"%!PS")  # text, but not to be read as it stands
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+NEIGHBOURS = 5000  # files that are looked at for the one that was meant
 _REMEDIES = {
+    "an Excel file": "save it as .csv",
     "an RTF file": "save it as .docx or .txt",
     "an old Word, Excel or PowerPoint file": "save it as .docx",
 }
@@ -256,10 +260,30 @@ def _zip_holds(data: bytes, member: str) -> bool:
 # ---------------------------------------------------------------- errors
 
 
+def is_prose(name: str) -> bool:
+    """
+    Whether a file's name is more like a text that was given in its place.
+
+    >>> is_prose("I love it"), is_prose("report.txt"), is_prose("reports/may")
+    (True, False, False)
+    """
+    return " " in name or ("." not in name and "/" not in name)
+
+
+def neighbour(path: Path) -> str:
+    """Advice for a file that is not there: the one in its folder that was probably meant; or nothing."""
+    try:
+        names = [one.name for one in islice(path.parent.iterdir(), NEIGHBOURS)]
+    except (OSError, ValueError):
+        return ""
+    close = nearest(path.name, names)
+    return f"did you mean {shown(Path(close))}?" if close else ""
+
+
 def _missing(path: Path) -> MissingInput:
     name = shown(path).replace("\0", "\\x00")
-    is_prose = " " in name or ("." not in name and "/" not in name)
-    return MissingInput(f"no file '{name}'", hint=f'for text itself: --text "{name}"' if is_prose else "")
+    advice = f'for text itself: --text "{name}"' if is_prose(name) else neighbour(path)
+    return MissingInput(f"no file '{name}'", hint=advice)
 
 
 def _reading_failed(error: OSError, where: str) -> LlmError:

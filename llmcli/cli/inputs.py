@@ -83,7 +83,7 @@ def choose(
         names = (STDIN,)
     for name in names:
         if not name or (name != STDIN and not _exists(env.cwd / name)):
-            raise _missing(name)
+            raise _missing(name, env.cwd)
     kind = _kind(names, texts, options.lines, row_format)
     return Inputs(kind, names, texts, options.encoding)
 
@@ -128,8 +128,12 @@ def _exists(path: Path) -> bool:
     return True
 
 
-def _missing(name: str) -> MissingInput:
+def _missing(name: str, folder: Path) -> MissingInput:
     if not name:  # "$FILE" with nothing in it
         return MissingInput("no file ''", hint="a file's name is empty")
     shown = name if len(name) <= 60 else f"{name[:57]}…"
-    return MissingInput(f"no file {shown!r}", hint=f"for text itself: --text {as_word(shown)}")
+    from llmcli import documents
+
+    prose = documents.is_prose(name) or len(name) > len(shown)
+    advice = f"for text itself: --text {as_word(shown)}" if prose else documents.neighbour(folder / name)
+    return MissingInput(f"no file {shown!r}", hint=advice)

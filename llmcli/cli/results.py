@@ -30,6 +30,7 @@ OF_RECORDS = {
     *("source", "row", "method", "error", "finish_reason", "tokens", "model", "template", "chunks"),
     *("spans", "thinking", "provenance"),
 }  # what JSON says beside the result
+NOT_WRITTEN = {".xlsx", ".xls", ".ods", ".docx", ".doc", ".odt", ".pdf", ".zip", ".sqlite", ".db"}
 BAR_WIDTH = 30  # columns of a full probability bar
 
 _BREAKS = dict.fromkeys([*range(9, 14), 0x85, 0x2028, 0x2029], " ")  # what ends a cell or a line
@@ -105,7 +106,7 @@ FORMS: dict[str, Form] = {
 
 
 def form_name(options: OutputOptions, kind: Kind) -> str:
-    """The name of the form that the options ask for. Raises UsageError where they ask for two."""
+    """The name of the form that the options ask for. Raises UsageError where that is two, or none of ours."""
     if options.json and options.format not in (None, "json"):
         raise UsageError(f"--json and --format {options.format} contradict each other", hint="give one")
     if options.json:
@@ -113,6 +114,10 @@ def form_name(options: OutputOptions, kind: Kind) -> str:
     if options.format:
         return options.format
     ending = Path((options.output or "").lower().removesuffix(".gz")).suffix
+    if ending in NOT_WRITTEN:
+        raise UsageError(
+            f"{options.output}: no {ending} is written", hint="name it .txt, .csv, .jsonl or .parquet"
+        )
     if ending == ".parquet" and kind not in ("rows", "lines"):
         raise UsageError(
             "Parquet is written for rows only", hint="give a .csv, .jsonl or .parquet file, or --lines"

@@ -109,7 +109,9 @@ def _refuse_row_options(asked: Asked) -> None:
 
 
 def _keep_the_input(chosen: Inputs, output: str | None, env: Environment) -> None:
-    """Raise UsageError where the output would take the place of a file that is read."""
+    """Raise UsageError where the output would take the place of a file that is read, or has no name."""
+    if output == "":  # "$OUT" with nothing in it
+        raise UsageError("-o is empty", hint="name a file, or - for standard output")
     if output is None or output == "-" or not (env.cwd / output).is_file():
         return
     if any(name != inputs.STDIN and (env.cwd / output).samefile(env.cwd / name) for name in chosen.files):

@@ -237,12 +237,16 @@ class _Lines:
 def _dialect(sample: str, format: InputFormat, options: RowOptions) -> Dialect:
     delimiters = options.delimiter or _DELIMITERS[format]
     delimiters = "\t" if delimiters == "\\t" else delimiters
-    if options.delimiter is not None and len(delimiters) != 1:
+    if options.delimiter is not None and (len(delimiters) != 1 or delimiters in "\r\n"):
         raise UsageError(
             f"--delimiter {options.delimiter!r}: one character is needed", hint=r"or \t for a tab"
         )
     if options.quote is not None and len(options.quote) > 1:
         raise UsageError(f"--quote {options.quote!r}: one character is needed, or none")
+    if options.delimiter is not None and options.quote == delimiters:
+        raise UsageError(
+            "--delimiter and --quote are the same character", hint="choose another for one of them"
+        )
     quotes = ('"', "") if options.quote is None else (options.quote,)
     return sniff(sample, sample.endswith("\n"), delimiters, quotes)
 

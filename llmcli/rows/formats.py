@@ -37,6 +37,7 @@ def open_reader(source: Source, options: RowOptions) -> Reader:
     Raises UsageError (no such column; says which there are), UnreadableInput, InputOutputError.
     """
     format = input_format(source, options)
+    _check_table_options(format, options, source.name)
     if format == "parquet":
         from llmcli.rows.parquet import ParquetReader
 
@@ -48,3 +49,16 @@ def open_reader(source: Source, options: RowOptions) -> Reader:
         if format == "jsonl":
             return JsonReader(text, options, source.name)
         return CsvReader(text, format, options, source.name)
+
+
+def _check_table_options(format: InputFormat, options: RowOptions, name: str) -> None:
+    """Raise UsageError for an option of CSV where there is none: it would do nothing."""
+    if format in ("csv", "tsv"):
+        return
+    for given, option in (
+        (options.delimiter is not None, "--delimiter"),
+        (options.quote is not None, "--quote"),
+        (not options.header, "--no-header"),
+    ):
+        if given:
+            raise UsageError(f"{option} is for CSV, and {name} is read as {format}", hint="leave it out")

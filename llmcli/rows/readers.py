@@ -255,7 +255,9 @@ def printable(text: str) -> str:
 
 def no_column(name: str, asked: str | None, columns: Sequence[str]) -> UsageError:
     """The text's column was not found: say which there are."""
-    listed = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
+    listed = ", ".join(column if column == column.strip() else repr(column) for column in columns[:20]) + (
+        ", …" if len(columns) > 20 else ""
+    )
     if asked is not None:
         return UsageError(f"{name} has no column {asked!r}", hint=f"its columns: {listed}")
     return UsageError(f"{name} has several columns and none is called text", hint=f"--field one of: {listed}")

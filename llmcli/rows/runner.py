@@ -7,6 +7,7 @@ written from it in a second pass (`batch`). Without one they are written in inpu
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import msgspec
+
 from llmcli.engines.base import Engine
 from llmcli.errors import LlmError, RowsFailed, Stopped, UsageError, cannot_write
+from llmcli.messages import Prompt
+from llmcli.output.json_text import to_json
 from llmcli.rows.batch import Batch, Beside, resumable
 from llmcli.rows.columns import Outcome, ResultColumns, result_columns
 from llmcli.rows.formats import open_reader
@@ -30,11 +35,12 @@ from llmcli.rows.preflight import Preflight, survey, survey_pipe
 from llmcli.rows.progress import progress, summary_lines
 from llmcli.rows.readers import Reader, Row, bad_row
 from llmcli.rows.source import Source
-from llmcli.rows.tally import ErrorBudget, Summary, Tally
+from llmcli.rows.tally import CAUSES, ErrorBudget, Summary, Tally
 from llmcli.rows.window import deliver
 from llmcli.rows.workers import LocalWorkers, Workers
 from llmcli.rows.writers import Writer, check_formats, one_line, open_writer, output_format
 from llmcli.tasks.nouns import closing as closing_answers
+from llmcli.templates import render
 
 READ_AHEAD = 64  # rows of a file that are looked up in the journal together
 MOST_COLUMNS = 2000  # of a table made of JSON objects
@@ -119,18 +125,19 @@ class _Run:
             rows = iter(self._rows(reader))
             first = list(itertools.islice(rows, 1))
             found = survey(itertools.chain(first, rows), self.job, self.workers)
-        lines = list(found.lines())
-        for row in first:
-            if row.error is None:
-                lines += self._prompt_lines(row)
+        prompts = [render(self.job.template, row.text, self.job.values) for row in first if row.error is None]
+        if self.options.output_format in ("json", "jsonl"):
+            messages = [msgspec.to_builtins(prompt.messages) for prompt in prompts]
+            plan = {"source": self.source.full_name, **dataclasses.asdict(found)}
+            lines = [to_json({**plan, "messages": messages[0] if messages else None})]
+        else:
+            lines = [*found.lines(), *(line for prompt in prompts for line in self._prompt_lines(prompt))]
         self.outside.stdout.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
         self.outside.stdout.flush()
 
-    def _prompt_lines(self, row: Row) -> list[str]:
+    def _prompt_lines(self, prompt: Prompt) -> list[str]:
         from llmcli.output.sanitize import sanitize
-        from llmcli.templates import render
 
-        prompt = render(self.job.template, row.text, self.job.values)
         (tokens,) = self.workers.count_tokens([prompt])
         shown = [f"[{message.role}]\n{message.content}" for message in prompt.messages]
         text = sanitize("\n\n".join(shown), self.outside.stdout_is_terminal)
@@ -359,7 +366,9 @@ class _Run:
         message = f"{summary.failed:,} of {summary.rows:,} rows failed: {summary.failures()}"
         if self.options.output is None:
             return RowsFailed(message)
-        hint = f"see the column {self.results.error!r}; --retry-errors asks them again"
+        hint = f"see the column {self.results.error!r}"
+        if any(cause != CAUSES["UnreadableInput"] for cause in summary.causes):
+            hint += "; --retry-errors asks them again"
         return RowsFailed(message, hint=hint)
 
 

@@ -128,14 +128,16 @@ def test_no_input_on_a_terminal_is_a_usage_error_with_an_example(call, model):
     ("words", "advice"),
     [
         ("I love it", "no file 'I love it' (for text itself: --text \"I love it\")"),
-        ("nowhere.txt", "no file 'nowhere.txt'"),
+        ("nowhere.txt", "no file 'nowhere.txt'\n"),
+        ("reprot.txt", "no file 'reprot.txt' (did you mean report.txt?)"),
         ("costs $5", "--text 'costs $5'"),
         ("x" * 5000, "no file 'xxx"),
         ("a\0b", "no file"),
         ("", "no file '' (a file's name is empty)"),
     ],
 )
-def test_text_in_the_place_of_a_file_is_told_how_to_be_given(call, words, advice):
+def test_text_in_the_place_of_a_file_is_told_how_to_be_given(call, work, words, advice):
+    (work / "report.txt").touch()
     said = call("sentiment", words)
 
     assert said.code == 66
@@ -298,6 +300,22 @@ def test_an_output_that_is_a_link_stays_one_and_keeps_its_mode(call, model, work
 
 def test_an_output_in_no_folder_is_73(call, model):
     assert call("title", *model, "-o", "no/such/out.txt", "--text", "a").code == 73
+
+
+@pytest.mark.parametrize(
+    ("output", "advice"),
+    [
+        ("a.xlsx", "no .xlsx is written (name it .txt, .csv"),
+        ("a.pdf", "no .pdf is written"),
+        ("", "-o is empty"),
+    ],
+)
+def test_an_output_that_would_not_be_what_its_name_says_is_refused(call, model, work, output, advice):
+    said = call("title", *model, "--text", "a", "-o", output)
+
+    assert (said.code, said.out) == (2, "")
+    assert advice in said.err
+    assert list(work.iterdir()) == []
 
 
 @pytest.mark.parametrize("output", ["a.txt", "./a.txt", "link.txt"])

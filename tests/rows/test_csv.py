@@ -86,11 +86,46 @@ def test_the_dialect_can_be_set(batches):
     assert batch.read("out.csv") == "id:text:sentiment:sentiment_p:error\n1:'a:b':positive:0.9000:\n"
 
 
-def test_a_delimiter_is_one_character(batches):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"delimiter": ";;"}, "one character is needed"),
+        ({"delimiter": "\n"}, "one character is needed"),
+        ({"quote": "ab"}, "one character is needed"),
+        ({"delimiter": "'", "quote": "'"}, "are the same character"),
+    ],
+)
+def test_a_dialect_that_cannot_be_is_a_usage_error(batches, options, message):
     batch = batches()
-    batch.write("in.csv", "id,text\n")
+    batch.write("in.csv", "id,text\n1,fine\n")
 
-    assert batch.run("in.csv", delimiter=";;").code == 2
+    done = batch.run("in.csv", **options)
+
+    assert done.code == 2
+    assert message in str(done.error)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "lines"])
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [({"delimiter": ";"}, "--delimiter"), ({"quote": "'"}, "--quote"), ({"header": False}, "--no-header")],
+)
+def test_an_option_of_csv_is_refused_where_there_is_none(batches, kind, options, option):
+    batch = batches()
+    batch.write("in.txt", '{"text": "fine"}\n')
+
+    done = batch.run("in.txt", input_format=kind, **options)
+
+    assert done.code == 2
+    assert f"{option} is for CSV, and " in str(done.error)
+
+
+def test_columns_whose_names_have_blanks_around_them_are_shown_with_them(batches):
+    batch = batches()
+    batch.write("in.csv", "id, text \n1,fine\n")
+
+    assert "--field one of: id, ' text '" in str(batch.run("in.csv").error)
+    assert batch.run("in.csv", field=" text ").code == 0
 
 
 def test_ragged_lines_are_errors_of_their_rows(batches):

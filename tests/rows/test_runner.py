@@ -548,6 +548,16 @@ def test_a_dry_run_asks_nothing_and_shows_the_plan(batches, asked):
     assert batch.names() == ["rows.csv"]
 
 
+def test_a_dry_run_is_json_where_that_is_asked_for(batches, work):
+    batch = batches(context=12)
+    batch.write("rows.csv", table(range(3)) + "4,\n")
+
+    plan = json.loads(batch.run("rows.csv", dry_run=True, output_format="json").stdout)
+
+    assert (plan["source"], plan["rows"], plan["empty"]) == (str(work / "rows.csv"), 4, 1)
+    assert plan["messages"] == [{"role": "user", "content": "Sentiment?\n\nReview 0"}]
+
+
 def test_rows_over_the_context_are_told_before_the_first_row(batches):
     batch = batches(context=12)
     batch.write("rows.csv", table(range(3)) + "4," + "word " * 20 + "\n")
