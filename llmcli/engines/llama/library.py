@@ -349,6 +349,7 @@ class Context:
         self._context = lib.llama_init_from_model(model._model, params)
         if not self._context:
             raise LoadError(log.last_error())
+        self._abort = abort  # llama.cpp reads its memory as long as the context lives
         self.settings = settings
         self.cells = int(lib.llama_n_ctx(self._context))
         self._memory = lib.llama_get_memory(self._context)

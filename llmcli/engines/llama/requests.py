@@ -66,8 +66,8 @@ class Slot:
     """
     A request that has a sequence: `past` tokens are evaluated, `pending` come next.
 
-    `cached` of its tokens were not evaluated for it, and `free_cells` of its cells belong to the
-    `resident` that it began with.
+    `cached` of its tokens were not evaluated for it; `cells` are those it may come to take beside the
+    ones of the `resident` that it began with.
     """
 
     request: Request
@@ -75,7 +75,7 @@ class Slot:
     pending: list[int]
     past: int = 0
     cached: int = 0
-    free_cells: int = 0
+    cells: int = 0
     resident: Resident | None = None
     writer: Writer | None = None
     scores: list[float] = field(default_factory=list)

@@ -8,10 +8,12 @@ logits; not the wire, not chat templates.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 import numpy as np
 
@@ -81,6 +83,7 @@ class Scheduler:
         self._batch = Batch(BATCH_TOKENS)
         self.candidates = Candidates(model.vocab_size)
         self._last: list[int] = []
+        self._planned = (0, 0)  # the cells of a request, and of how many beside it, that the context is for
         self._whole_only = model.recurrent or model.hybrid
         self.decode_seconds = 0.0
         self.busy_seconds = 0.0
@@ -129,17 +132,20 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Give sequences to waiting requests while there is room."""
-        while self._waiting:
+        limit = 1 if self._limits.sequential else self._limits.parallel
+        pending = sum(len(slot.pending) for slot in self._slots)
+        # When the next batch is full, more would only widen the cache that all attend to.
+        while self._waiting and len(self._slots) < limit and pending < BATCH_TOKENS:
             request = self._waiting[0]
-            limit = 1 if self._limits.sequential else self._limits.parallel
-            if len(self._slots) >= limit:
-                return
-            if sum(len(slot.pending) for slot in self._slots) >= BATCH_TOKENS:
-                return  # the next batch is full; more would only widen the cache that all attend to
             try:
-                if not self._make_room(request) or self._comes_soon(request):
+                if not self._make_room(request):
                     return
-                self._slots.append(self._open_slot(request))
+                nearest, alike = self._nearest_slot(request)
+                if nearest is not None and self._comes_soon(request, nearest, alike):
+                    return
+                slot = self._open_slot(request, nearest, alike)
+                self._slots.append(slot)
+                pending += len(slot.pending)
                 self._waiting.popleft()
             except LoadError as error:
                 self._waiting.popleft()
@@ -153,17 +159,9 @@ class Scheduler:
     # room
 
     def _make_room(self, request: Request) -> bool:
-        """Whether the request fits now; makes a larger context where none is in use."""
-        wanted = self._wanted(request)
-        if self._context is None or wanted > self._context.cells:
-            if self._context is not None and self._slots:
-                # Much more is coming than this context was made for: let it run empty, once.
-                if wanted > 2 * self._context.cells:
-                    return False
-            else:
-                # What is resident is lost with the old one: a growing conversation should not pay that often.
-                twice = 0 if self._context is None else 2 * self._context.cells
-                self._new_context(max(wanted, min(twice, self._limits.cells)))
+        """Whether the request fits now."""
+        if not self._is_planned(request) and not self._plan(request):
+            return False
         context, prefixes = self._context, self._prefixes
         assert context is not None and prefixes is not None
         resident, shared = prefixes.best(request.tokens)
@@ -181,18 +179,43 @@ class Scheduler:
 
     def _used(self) -> int:
         assert self._prefixes is not None
-        return self._prefixes.cells + sum(slot.request.cells - slot.free_cells for slot in self._slots)
+        return self._prefixes.cells + sum(slot.cells for slot in self._slots)
 
-    def _wanted(self, request: Request) -> int:
-        """Cells for what is to come: this request and its like beside it, what they share counted once."""
-        others = [other for other in list(self._waiting)[:64] if other is not request]
+    def _is_planned(self, request: Request) -> bool:
+        """Whether the context was made for requests of this size: asked of every row, so quick."""
+        if self._prefixes is None or not self._slots:
+            return False
+        own = request.cells - self._prefixes.best(request.tokens)[1]
+        return own <= self._planned[0] and self._beside(request) <= self._planned[1]
+
+    def _plan(self, request: Request) -> bool:
+        """
+        Have a context that is large enough for a request and its like, what they share counted once.
+
+        False where the old one must run empty first.
+        """
+        others = [other for other in islice(self._waiting, 64) if other is not request]
         shared = common_prefix(request.tokens, others[0].tokens) if others else 0
         if self._prefixes is not None:
             shared = max(shared, self._prefixes.best(request.tokens)[1])
-        beside = self._limits.parallel if request.many and not self._limits.sequential else 2
         own = max(other.cells - shared for other in [request, *others])
+        beside = self._beside(request)
         room = min(shared + own * beside, max(shared + own, self._limits.cells))
-        return -(-max(room, 512) // 256) * 256
+        wanted = -(-max(room, 512) // 256) * 256
+        if self._context is None or not self._slots:
+            if self._context is None or wanted > self._context.cells:
+                # What is resident is lost with the old one: a growing conversation should not pay that often.
+                twice = 0 if self._context is None else 2 * self._context.cells
+                self._new_context(max(wanted, min(twice, self._limits.cells)))
+        elif wanted > 2 * self._context.cells:
+            return False  # much more is coming than this context was made for
+        assert self._prefixes is not None
+        self._planned = max(own, request.cells - self._prefixes.best(request.tokens)[1]), beside
+        return True
+
+    def _beside(self, request: Request) -> int:
+        """How many like it should fit together."""
+        return self._limits.parallel if request.many and not self._limits.sequential else 2
 
     def _new_context(self, cells: int) -> None:
         if self._context is not None:
@@ -215,8 +238,8 @@ class Scheduler:
 
     # slots
 
-    def _open_slot(self, request: Request) -> Slot:
-        """A sequence for a request, forked from the longest resident prefix."""
+    def _open_slot(self, request: Request, nearest: Slot | None, alike: int) -> Slot:
+        """A sequence for a request, forked from the longest resident prefix or the nearest slot."""
         assert self._context is not None and self._prefixes is not None
         if self._limits.sequential:
             # The result must depend on this prompt alone: an empty cache, fixed pieces of 512.
@@ -227,18 +250,17 @@ class Scheduler:
         else:
             self._share(request)
             resident, shared = self._prefixes.best(request.tokens)
-        free_cells = shared
+        cells = request.cells - shared
         writer = self._writer(request)
         sequence = self._free.pop()
-        neighbour, alike = self._nearest_slot(request)
-        if neighbour is not None and min(alike, neighbour.past) > shared:
+        if nearest is not None and min(alike, nearest.past) > shared:
             # Its cells may outlive it under this sequence, so they are counted here as well.
-            shared, free_cells, resident = min(alike, neighbour.past), 0, None
-            self._context.fork(neighbour.sequence, sequence, shared)
+            shared, cells, resident = min(alike, nearest.past), request.cells, None
+            self._context.fork(nearest.sequence, sequence, shared)
         elif resident is not None:
             self._prefixes.lend(resident, sequence, shared)
         pending = request.tokens[shared:]
-        return Slot(request, sequence, pending, shared, shared, free_cells, resident, writer)
+        return Slot(request, sequence, pending, shared, shared, cells, resident, writer)
 
     def _writer(self, request: Request) -> Writer | None:
         if request.make_writer is None:
@@ -252,18 +274,22 @@ class Scheduler:
         """The running request that begins most like this one, and how many tokens can be had from it."""
         if self._whole_only or self._limits.sequential or self._model.window:
             return None, 0
-        best: tuple[Slot | None, int] = (None, 0)
+        nearest, alike = None, 0
+        tokens, most = request.tokens, len(request.tokens) - 1
         for slot in self._slots:
-            alike = common_prefix(slot.request.tokens, request.tokens)
-            if alike > best[1]:
-                best = (slot, min(alike, len(request.tokens) - 1))
-        return best
+            if alike == most:
+                break
+            # One look at the first token that would make it the nearest spares most comparisons.
+            if slot.request.tokens[alike : alike + 1] == tokens[alike : alike + 1]:
+                common = common_prefix(slot.request.tokens, tokens)
+                if common > alike:
+                    nearest, alike = slot, min(common, most)
+        return nearest, alike
 
-    def _comes_soon(self, request: Request) -> bool:
+    def _comes_soon(self, request: Request, slot: Slot, alike: int) -> bool:
         """Whether a running request is just evaluating a long beginning that this one shares."""
         assert self._prefixes is not None
-        slot, alike = self._nearest_slot(request)
-        if slot is None or slot.past >= alike:
+        if slot.past >= alike:
             return False
         return alike - max(slot.past, self._prefixes.best(request.tokens)[1]) >= WORTH_WAITING
 
@@ -316,7 +342,7 @@ class Scheduler:
         assert self._prefixes is not None
         if slot.resident is not None:
             self._prefixes.take_back(slot.resident)
-        slot.resident, slot.free_cells = None, 0
+        slot.resident, slot.cells = None, slot.request.cells
 
     def _fail(self, slot: Slot, error: LlmError) -> None:
         self._leave(slot)
@@ -510,12 +536,12 @@ class Scheduler:
 
     def _finish_scores(self, slot: Slot) -> None:
         request = slot.request
-        if not np.isfinite(slot.scores).all():
+        if not all(map(math.isfinite, slot.scores)):
             self._fail(slot, UnusableAnswer("the model gives no numbers for these labels (NaN)"))
             return
-        scores = np.array(slot.scores) / self._scale
-        weights = np.exp(scores - scores.max())
-        probabilities = weights / weights.sum()
+        top = max(slot.scores)
+        weights = [math.exp((score - top) / self._scale) for score in slot.scores]
+        probabilities = tuple(weight / sum(weights) for weight in weights)
         usage = Usage(len(request.tokens), 0, slot.cached)
         kept = not request.many and not self._whole_only  # the first of a document's sentences comes alone
         self._leave(slot, keep=request.tokens if kept else None)
@@ -523,8 +549,8 @@ class Scheduler:
             request.id,
             LabelScores(
                 request.labels,
-                tuple(float(p) for p in probabilities),
-                int(probabilities.argmax()),
+                probabilities,
+                probabilities.index(max(probabilities)),
                 "sequence",
                 usage,
             ),
@@ -542,4 +568,5 @@ class _NoRoomError(Exception):
 def log_probability(logits: Array, token: int) -> float:
     """Log-softmax of one row of logits (shape: vocabulary) at one token."""
     top = float(logits.max())
-    return float(logits[token]) - top - float(np.log(np.exp(logits - top, dtype=np.float64).sum()))
+    weights = np.exp(logits - np.float32(top))
+    return float(logits[token]) - top - math.log(weights.sum())  # numpy sums in pairs: float32 is enough

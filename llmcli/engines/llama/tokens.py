@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import compress, count
+from operator import ne
 
 from msgspec.structs import replace
 
@@ -234,16 +236,13 @@ def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     >>> common_prefix([1, 2, 3], [1, 2, 4, 5])
     2
     """
-    low, high = 0, min(len(first), len(second))
-    if first[:high] == second[:high]:
-        return high
-    while low < high:  # comparing slices is done in C, token by token is not
-        middle = (low + high + 1) // 2
-        if first[:middle] == second[:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    alike, stride = 0, 64
+    while first[alike : alike + stride] == second[alike : alike + stride]:  # runs of ids compared in C
+        alike, stride = alike + stride, 2 * stride
+        if alike >= len(first):
+            return min(len(first), len(second))
+    differ = map(ne, first[alike:], second[alike:])
+    return alike + next(compress(count(), differ), min(len(first), len(second)) - alike)
 
 
 def _any_of(texts: object) -> re.Pattern[str] | None:
