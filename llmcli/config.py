@@ -184,6 +184,8 @@ def _problem(key: str, value: Any) -> str | None:
         msgspec.convert(value, get_type_hints(Config)[key])
     except msgspec.ValidationError:
         return f"not {_kind(key)}: {value!r}"
+    if value == "":
+        return "nothing is given"
     if key in AT_LEAST_ONE and value is not None and value < 1:
         return f"{value} is below 1"
     if key == "gpu_layers" and isinstance(value, int) and value < 0:

@@ -67,6 +67,7 @@ def test_gpu_layers_are_a_number_or_a_word():
         ("gpu_layers: some\n", 1, "gpu_layers: not a number, auto or all: 'some'"),
         ("gpu_layers: -1\n", 1, "gpu_layers: -1 is below 0"),
         ("model: [a]\n", 1, "model: not a word: ['a']"),
+        ("model: ''\n", 1, "model: nothing is given"),
         ("model: x\nmodel: y\n", 2, "'model' is given twice"),
         ("- model\n", 1, "lines of the form `key: value`"),
         ("model: 'x\n", 2, "found unexpected end of stream"),

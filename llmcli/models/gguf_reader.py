@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from msgspec import Struct
 
-from llmcli.errors import LlmError, MissingInput, ModelError, PermissionRefused
+from llmcli.errors import LlmError, MissingInput, ModelError, PermissionRefused, from_os_error
 
 MAX_HEADER = 64 << 20  # bytes; the largest known (a vocabulary of 262,144 with 514,906 merges) has 16 MB
 MAX_STRING = 16 << 20
@@ -158,7 +158,10 @@ def read_header(path: Path) -> Header:
     Fails also for a file shorter than its tensor table promises: a cut download.
     """
     with open_regular(path) as file:
-        return _Reader(file, path).header()
+        try:
+            return _Reader(file, path).header()
+        except OSError as error:
+            raise from_os_error(error, f"read {path}") from error
 
 
 class _Reader:
