@@ -36,6 +36,7 @@ BUSY = 0.3  # a load above which figures are not worth much
 RIVALS = (
     "ours",
     "llama_loop",
+    "llama_loop_p",
     "llama_server -np 8",
     "llama_server -np 16",
     "batched_bench",
@@ -43,7 +44,7 @@ RIVALS = (
     "llama_bench",
 )
 ABLE: dict[str, tuple[str, ...]] = {
-    "labels": ("ours", "llama_loop", "llama_server -np 8", "llama_server -np 16", "bare"),
+    "labels": ("ours", "llama_loop", "llama_loop_p", "llama_server -np 8", "llama_server -np 16", "bare"),
     "generate-1": ("ours", "llama_loop", "llama_server -np 8", "batched_bench", "llama_bench"),
     "generate-8": ("ours", "llama_loop", "llama_server -np 8", "llama_server -np 16", "batched_bench"),
     "generate-32": ("ours", "llama_loop", "llama_server -np 8", "llama_server -np 16", "batched_bench"),

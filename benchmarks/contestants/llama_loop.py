@@ -1,5 +1,8 @@
 """
 llama-cpp-python's high-level `Llama`, one prompt after the other; one token stands for a label.
+
+`probable` asks it for that token's log-probabilities, which is what a label with a probability takes there:
+it then computes the whole vocabulary's logits for every token.
 """
 
 from __future__ import annotations
@@ -26,22 +29,28 @@ class Contestant:
     def close(self) -> None:
         """Nothing to give back; the process ends."""
 
-    def _llama(self, context: int) -> Llama:
+    def _llama(self, context: int, probable: bool = False) -> Llama:
         threads = self._task.threads
         return Llama(
-            str(self._task.model), n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False
+            str(self._task.model),
+            n_ctx=context,
+            n_threads=threads,
+            n_threads_batch=threads,
+            logits_all=probable,
+            verbose=False,
         )
 
-    def _ask(self, llama: Any, prompt: str, tokens: int) -> int:
-        answer = llama.create_completion(prompt, max_tokens=tokens, temperature=0.0)
+    def _ask(self, llama: Any, prompt: str, tokens: int, logprobs: int | None = None) -> int:
+        answer = llama.create_completion(prompt, max_tokens=tokens, temperature=0.0, logprobs=logprobs)
         return int(answer["usage"]["completion_tokens"])
 
-    def labels(self) -> Measured:
-        llama = self._llama(512)
+    def labels(self, probable: bool = False) -> Measured:
+        llama = self._llama(512, probable)
         warm, rows = (texts.rendered(self._task.model, prompts) for prompts in self._task.labels())
+        logprobs = 20 if probable else None
         for prompt in warm:
-            self._ask(llama, prompt, 1)
-        return len(rows), timed(self._ask(llama, prompt, 1) for prompt in rows)[1]
+            self._ask(llama, prompt, 1, logprobs)
+        return len(rows), timed(self._ask(llama, prompt, 1, logprobs) for prompt in rows)[1]
 
     def generate(self, count: int) -> Measured:
         llama = self._llama(512)
