@@ -15,14 +15,18 @@ without an end. It is the path that `llm` itself takes: the template, the engine
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from llmcli import config, engines
 from llmcli.engines.base import Engine, EngineInfo, EngineOptions
 from llmcli.errors import LlmError, UsageError
+from llmcli.messages import Sampling
 from llmcli.registry import find_template
 
 if TYPE_CHECKING:
@@ -38,29 +42,23 @@ class Llm:
 
     `model` is what `-m` takes: a name of models.yaml, a path, `hf:owner/repo:quant`, `server:URL#name`; None
     is the configured one, else `starter`. `options` are the fields of `EngineOptions`: context, parallel,
-    threads, gpu_layers, kv_type, lora, sequential.
+    threads, gpu_layers, kv_type, lora (paths, or pairs of path and scale), sequential.
 
     Raises UsageError, ModelError, MissingInput, BackendUnreachable: all LlmError.
     """
 
-    def __init__(self, model: str | None = None, **options: Any) -> None:
+    def __init__(self, model: str | os.PathLike[str] | None = None, **options: Any) -> None:
         settings = config.load()
-        reference = model or settings.model
+        reference = os.fspath(model) if model else settings.model
         self._overrides: Mapping[str, Mapping[str, Any]] = {}
         file = None
-        given = {name: getattr(settings, name) for name in _FROM_CONFIG} | options
+        chosen = _engine_options({name: getattr(settings, name) for name in _FROM_CONFIG} | options)
         if engines.engine_of(reference) is None:
             from llmcli.models.resolve import resolve
 
             file = resolve(reference)
             if file.entry is not None:
                 self._overrides = file.entry.templates
-        try:
-            chosen = EngineOptions(**given)
-        except TypeError:
-            unknown = min(set(given) - set(EngineOptions.__struct_fields__))
-            known = ", ".join(EngineOptions.__struct_fields__)
-            raise UsageError(f"no such option: {unknown}", hint=f"known: {known}") from None
         self._engine: Engine = engines.open_engine(reference, chosen, file)
 
     @property
@@ -91,6 +89,9 @@ class Llm:
         """
         from llmcli.templates import check_values, label_set, sampling_for
 
+        _check_choice("errors", errors, ("raise", "return"))
+        _check_choice("truncate", truncate, (None, "head", "tail", "middle"))
+        _check_known("sampling field", sampling or {}, Sampling.__struct_fields__)
         chosen = self._template(template)
         values = check_values(chosen, parameters)
         if chosen.mode == "label":
@@ -108,7 +109,7 @@ class Llm:
     def label(
         self,
         texts: Iterable[str | None] | str,
-        labels: Sequence[str],
+        labels: Sequence[str] | str,
         *,
         errors: Literal["raise", "return"] = "raise",
         **parameters: Any,
@@ -116,9 +117,10 @@ class Llm:
         """
         The likeliest of these labels for each text, with its probability: `.text`, `.p`, `.probabilities`.
 
-        As `run("label", …)`.
+        As `run("label", …)`; labels in one text are separated by commas, as on the command line.
         """
-        return self.run("label", texts, errors=errors, labels=list(labels), **parameters)
+        several = labels if isinstance(labels, str) else list(labels)
+        return self.run("label", texts, errors=errors, labels=several, **parameters)
 
     def close(self) -> None:
         """End the model's process."""
@@ -138,6 +140,34 @@ class Llm:
         found = load_template(find_template(name, Path()))
         overrides = self._overrides.get(name)
         return with_overrides(found, overrides) if overrides and found.source == "built in" else found
+
+
+def _engine_options(given: Mapping[str, Any]) -> EngineOptions:
+    """Checked; a LoRA adapter may be a path alone. Raises UsageError."""
+    _check_known("option", given, EngineOptions.__struct_fields__)
+    adapters = [(one, 1.0) if isinstance(one, str | os.PathLike) else one for one in given.get("lora", ())]
+    lora = tuple((os.fspath(path), scale) for path, scale in adapters)
+    try:
+        options = msgspec.convert({**given, "lora": lora}, EngineOptions)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).replace("`", "").partition(" - at $.")
+        raise UsageError(f"option {where}: {what[:1].lower()}{what[1:]}") from error
+    for name in ("context", "parallel", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"option {name}: {value} is below 1")
+    return options
+
+
+def _check_known(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    unknown = set(given) - set(known)
+    if unknown:
+        raise UsageError(f"no such {what}: {min(unknown)}", hint=f"known: {', '.join(known)}")
+
+
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} is {value!r}", hint=f"one of {', '.join(map(repr, choices))}")
 
 
 def _answers(texts: Iterable[str | None], answer: Any, errors: str) -> Iterator[Result]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmcli import Llm
-from llmcli.errors import UnusableAnswer, UsageError
+from llmcli.errors import MissingInput, UnusableAnswer, UsageError
 
 
 def test_labels_come_in_order_with_their_probabilities(script):
@@ -90,9 +90,46 @@ def test_mistakes_are_told_before_the_first_text_is_drawn(script):
             llm.label(never(), labels=["one"])
 
 
-def test_an_option_that_no_engine_has_is_refused(script):
-    with pytest.raises(UsageError, match="speed"):
-        Llm(script(default="A"), speed=11)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sampling": {"temprature": 1}}, "no such sampling field: temprature"),
+        ({"sampling": {"temperature": "hot"}}, "temperature is a number from 0"),
+        ({"truncate": "all"}, "truncate is 'all'"),
+        ({"errors": "ignore"}, "errors is 'ignore'"),
+    ],
+)
+def test_a_setting_of_a_run_that_means_nothing_is_refused(script, settings, message):
+    with Llm(script(default="A")) as llm, pytest.raises(UsageError, match=message):
+        llm.run("title", ["a"], **settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"speed": 11}, "no such option: speed"),
+        ({"context": "5"}, "option context: expected int"),
+        ({"parallel": 0}, "option parallel: 0 is below 1"),
+        ({"lora": [("a.gguf", "much")]}, "option lora"),
+    ],
+)
+def test_an_option_that_no_engine_can_have_is_refused(script, options, message):
+    with pytest.raises(UsageError, match=message):
+        Llm(script(default="A"), **options)
+
+
+def test_a_model_and_an_adapter_may_be_paths(tmp_path):
+    with pytest.raises(MissingInput, match="no model file"):
+        Llm(tmp_path / "nowhere.gguf")
+    with pytest.raises(MissingInput, match="no LoRA adapter"):
+        Llm("starter", lora=[tmp_path / "nowhere.gguf"])
+
+
+def test_labels_in_one_text_are_separated_by_commas(script):
+    with Llm(script(scores="hash")) as llm:
+        (answer,) = llm.label("Good.", labels="good, bad")
+
+    assert set(answer.probabilities) == {"good", "bad"}
 
 
 def test_a_number_is_not_a_text(script):
