@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -15,7 +17,7 @@ from llmcli.cli.environment import Environment
 from llmcli.cli.keeping import keeping
 from llmcli.cli.options import ModelOptions, SamplingOptions, takes
 from llmcli.engines.base import Engine
-from llmcli.errors import UsageError
+from llmcli.errors import InputTooLong, UsageError
 from llmcli.messages import Completion, Prompt, Sampling
 
 TEMPERATURE = 0.7  # where the model's maker recommends none
@@ -56,7 +58,11 @@ def complete(
         raise UsageError("no text to continue", hint='for example: llm complete "Once upon a time"')
     chosen = opening.choose(env, model)
     wanted = log or config.load(env.environ).log_commands
-    with opening.opened(env, chosen) as engine, keeping(wanted, "complete", chosen.reference) as keep:
+    with (
+        opening.opened(env, chosen) as engine,
+        keeping(wanted, "complete", chosen.reference) as keep,
+        _told_here(),
+    ):
         prompt = Prompt(raw=_read(text, env))
         drawn = _sampling(sampling, stop, engine)
         if env.verbose:
@@ -85,6 +91,16 @@ def _read(text: str | None, env: Environment) -> str:
     from llmcli.documents import read_stream
 
     return read_stream(env.stdin).removesuffix("\n")
+
+
+@contextmanager
+def _told_here() -> Iterator[None]:
+    """What is too long for a model, with the remedies that this command has."""
+    try:
+        yield
+    except InputTooLong as error:
+        hint = "give a shorter beginning, or a model with a longer context"
+        raise InputTooLong(error.message, hint, error.tokens, error.context) from error
 
 
 def _print(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> str:

@@ -27,7 +27,7 @@ def check_values(template: Template, values: Mapping[str, Any]) -> dict[str, Any
             close = nearest(name, known)
             raise UsageError(
                 f"{template.name} has no parameter {name!r}",
-                hint=f"did you mean {close!r}?" if close else "",
+                hint=f"did you mean {close!r}?" if close else f"it has {', '.join(sorted(known)) or 'none'}",
             )
     return {param.name: _value(template, param, values.get(param.name)) for param in template.params}
 
@@ -132,7 +132,8 @@ def typed(param: Param, value: Any) -> Any:
 
 
 def _value(template: Template, param: Param, given: Any) -> Any:
-    if given is None:
+    empty = given is None or (param.required and isinstance(given, str) and not given.strip())
+    if empty:
         if param.required:
             raise UsageError(f"{template.name} needs {param.option}", hint=param.help)
         given = param.default

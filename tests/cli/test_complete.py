@@ -93,6 +93,13 @@ def test_a_cut_is_noted_and_a_stop_is_not(call, model):
     assert (stopped.out, stopped.err) == ("there was\n", "")
 
 
+def test_a_beginning_over_the_context_is_told_what_this_command_can_do(call, script):
+    said = call("complete", "-m", script(default="x", context=3), "one two three four")
+
+    assert said.code == 5
+    assert "(give a shorter beginning, or a model with a longer context)" in said.err
+
+
 def test_on_a_terminal_without_a_text_it_says_how(call, model):
     said = call("complete", *model, terminal=True)
 

@@ -437,6 +437,7 @@ def test_a_list_is_given_at_once_or_bit_by_bit(call, model, asked, words):
     ("words", "line"),
     [
         (["translate"], "translate needs --to"),
+        (["ask", "--question", " "], "ask needs --question"),
         (
             ["summarize", "--length", "sort"],
             "--length is one of short, medium, long, not 'sort' (did you mean 'short'?)",
