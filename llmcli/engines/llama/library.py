@@ -438,6 +438,7 @@ class Batch:
         self._token = np.zeros(capacity, np.int32)
         self._position = np.zeros(capacity, np.int32)
         self._sequences = np.ones(capacity, np.int32)
+        self._ordinals = np.arange(capacity, dtype=np.int32)
         self._sequence = np.zeros(capacity, np.int32)
         self._wanted = np.zeros(capacity, np.int8)
         width = self._sequence.itemsize
@@ -470,7 +471,7 @@ class Batch:
         """
         start, end = self.count, self.count + len(tokens)
         self._token[start:end] = tokens
-        self._position[start:end] = np.arange(position, position + len(tokens), dtype=np.int32)
+        self._position[start:end] = self._ordinals[: len(tokens)] + position
         self._sequence[start:end] = sequence
         self._wanted[start:end] = logits == "all"
         row = self.outputs

@@ -45,6 +45,8 @@ class Prefixes:
         self._most = most
         self._residents: list[Resident] = []
         self._clock = 0
+        self._asked: Sequence[int] | None = None  # of `best`, and what it said; None when residents change
+        self._found: tuple[Resident | None, int] = (None, 0)
 
     @property
     def cells(self) -> int:
@@ -62,6 +64,8 @@ class Prefixes:
 
         At least one token of the prompt is left to evaluate: its logits are wanted.
         """
+        if self._asked is tokens:  # a row is asked about several times while it is admitted
+            return self._found
         best: tuple[Resident | None, int] = (None, 0)
         for resident in self._residents:
             length = self.usable(resident, tokens)
@@ -70,6 +74,7 @@ class Prefixes:
         if best[0] is not None:
             self._clock += 1
             best[0].used = self._clock
+        self._asked, self._found = tokens, best
         return best
 
     def usable(self, resident: Resident, tokens: Sequence[int]) -> int:
@@ -114,6 +119,7 @@ class Prefixes:
             freed += evicted
         self._clock += 1
         self._residents.append(Resident(sequence, list(tokens), self._clock))
+        self._asked = None
         return freed
 
     def evict(self, spare: Resident | None = None) -> list[int]:
@@ -130,5 +136,6 @@ class Prefixes:
     def drop(self, resident: Resident) -> int:
         """Forget a resident; its sequence number is free."""
         self._residents.remove(resident)
+        self._asked = None
         self._context.clear(resident.sequence)
         return resident.sequence

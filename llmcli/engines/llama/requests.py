@@ -17,6 +17,8 @@ WORTH_SHARING = 16
 """Tokens that two prompts must share before their beginning is evaluated on its own."""
 WORTH_WAITING = 128
 """Tokens that a running prompt must be about to share before another waits for them."""
+FOLLOWS_SECONDS = 0.05
+"""How long the first of many prompts waits for the second before a context is made for them."""
 RESIDENTS = 4
 BRANCH_SEQUENCES = 24
 """Sequences kept for labels of several tokens: each is a branch at the end of its prompt."""

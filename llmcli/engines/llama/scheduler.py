@@ -32,6 +32,7 @@ from llmcli.engines.llama.prefixes import Prefixes
 from llmcli.engines.llama.requests import (
     BATCH_TOKENS,
     BRANCH_SEQUENCES,
+    FOLLOWS_SECONDS,
     RESIDENTS,
     WORTH_SHARING,
     WORTH_WAITING,
@@ -121,6 +122,8 @@ class Scheduler:
         with self._lock:
             while not (self._inbox or self._slots or self._waiting or self._cancelled):
                 self._lock.wait()
+            if self._context is None and len(self._inbox) == 1 and self._inbox[0].many:
+                self._lock.wait(FOLLOWS_SECONDS)  # its follower shows what a context need not hold twice
             self._waiting.extend(self._inbox)
             self._inbox.clear()
             cancelled, self._cancelled = self._cancelled, set()
@@ -363,9 +366,9 @@ class Scheduler:
             self._undo(branches, runs, reason)
             return
         logits = self._context.logits(self._batch.outputs) if self._batch.outputs else None
-        for branch, row in branches:
+        if branches:
             assert logits is not None
-            self._finish_branch(branch, logits[row : row + len(branch.slot.request.rests[branch.label]) - 1])
+            self._finish_branches(branches, logits)
         for slot, count, row in runs:
             slot.past += count
             slot.pending = slot.pending[count:]
@@ -520,19 +523,20 @@ class Scheduler:
         else:
             self._finish_scores(slot)
 
-    def _finish_branch(self, branch: Branch, logits: Array) -> None:
-        """Add the log-probabilities of a label's further tokens."""
+    def _finish_branches(self, branches: list[tuple[Branch, int]], logits: Array) -> None:
+        """Add the log-probabilities of labels' further tokens; `logits` has a row for each of these first."""
         assert self._context is not None
-        slot = branch.slot
-        tokens = slot.request.rests[branch.label][1:]
-        slot.scores[branch.label] += sum(
-            log_probability(row, token) for row, token in zip(logits, tokens, strict=True)
-        )
-        self._context.clear(branch.sequence)
-        self._free.append(branch.sequence)
-        slot.open_branches -= 1
-        if not slot.open_branches:
-            self._finish_scores(slot)
+        rows = sum(len(branch.slot.request.rests[branch.label]) - 1 for branch, _ in branches)
+        totals = log_sums(logits[:rows])
+        for branch, row in branches:
+            slot = branch.slot
+            for number, token in enumerate(slot.request.rests[branch.label][1:], row):
+                slot.scores[branch.label] += float(logits[number, token]) - totals[number]
+            self._context.clear(branch.sequence)
+            self._free.append(branch.sequence)
+            slot.open_branches -= 1
+            if not slot.open_branches:
+                self._finish_scores(slot)
 
     def _finish_scores(self, slot: Slot) -> None:
         request = slot.request
@@ -565,8 +569,15 @@ class _NoRoomError(Exception):
     """The KV cache had no cells for a batch."""
 
 
-def log_probability(logits: Array, token: int) -> float:
-    """Log-softmax of one row of logits (shape: vocabulary) at one token."""
-    top = float(logits.max())
-    weights = np.exp(logits - np.float32(top))
-    return float(logits[token]) - top - math.log(weights.sum())  # numpy sums in pairs: float32 is enough
+def log_sums(logits: Array) -> list[float]:
+    """
+    log Σ exp of every row of logits (shape: rows, vocabulary): what a log-probability is short of a logit.
+
+    >>> [round(total, 4) for total in log_sums(np.zeros((2, 8), np.float32))]
+    [2.0794, 2.0794]
+    """
+    tops = logits.max(axis=1, keepdims=True)
+    weights = logits - tops
+    np.exp(weights, out=weights)
+    totals = tops[:, 0] + np.log(weights.sum(axis=1))  # summed in pairs: float32 is enough
+    return [float(total) for total in totals]
