@@ -234,10 +234,13 @@ def _label_line(shape: Shape, answer: Answer) -> str:
 
 def _bars(result: Result) -> str:
     """One line a label, with a bar as long as its probability."""
+    from llmcli.output.table import cells, padded
+
     known = {label: p for label, p in (result.probabilities or {}).items() if p is not None}
-    width = max(map(len, known), default=0)
+    width = max(map(cells, known), default=0)
     return "".join(
-        f"  {label:<{width}}  {p:4.0%}  {'█' * round(p * BAR_WIDTH) or '▏'}\n" for label, p in known.items()
+        f"  {padded(label, width)}  {p:4.0%}  {'█' * round(p * BAR_WIDTH) or '▏'}\n"
+        for label, p in known.items()
     )
 
 

@@ -73,12 +73,13 @@ def table(
     for line in lines:
         yield (
             (" " * GAP)
-            .join(_padded(cell, widths[column], column in right) for column, cell in enumerate(line))
+            .join(padded(cell, widths[column], column in right) for column, cell in enumerate(line))
             .rstrip()
         )
 
 
-def _padded(text: str, width: int, right: bool) -> str:
+def padded(text: str, width: int, right: bool = False) -> str:
+    """A text cut or filled with blanks to `width` cells."""
     text = fit(text, width)
     blanks = " " * (width - cells(text))
     return blanks + text if right else text + blanks

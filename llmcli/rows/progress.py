@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
+from llmcli.output.table import cells, padded
 from llmcli.rows.job import Outside
 from llmcli.rows.tally import Summary, Tally
 
@@ -144,15 +145,23 @@ class _Borrowed(io.StringIO):
             pass
 
 
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "row"), counted(3000, "row")
+    ('1 row', '3,000 rows')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def summary_lines(summary: Summary, tally: Tally, bars: bool) -> Iterator[str]:
     """What became of the rows, a sentence each; `bars` draws the labels' counts."""
     tokens = tally.prompt_tokens + tally.answer_tokens
-    parts = [f"{summary.rows:,} rows"]
+    parts = [counted(summary.rows, "row")]
     if summary.distinct is not None:
-        parts.append(f"{summary.distinct:,} distinct texts")
+        parts.append(counted(summary.distinct, "distinct text"))
     parts.append(f"{tally.answered:,} asked in {duration(tally.seconds)}")
     if tokens:
-        parts.append(f"{tokens:,} tokens")
+        parts.append(counted(tokens, "token"))
     yield ", ".join(parts)
     for number, what in (
         (summary.empty, "empty"),
@@ -167,8 +176,8 @@ def summary_lines(summary: Summary, tally: Tally, bars: bool) -> Iterator[str]:
     if not bars:
         yield ", ".join(f"{number:,} {label}" for label, number in summary.labels.most_common())
         return
-    width = max(map(len, summary.labels))
+    width = max(map(cells, summary.labels))
     most = max(summary.labels.values())
     for label, number in summary.labels.most_common(20):
         bar = "█" * max(1, round(BAR * number / most))
-        yield f"{label:<{width}} {bar} {number:,}"
+        yield f"{padded(label, width)} {bar} {number:,}"

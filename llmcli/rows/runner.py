@@ -32,7 +32,7 @@ from llmcli.rows.json_reader import JsonReader
 from llmcli.rows.lock import Lock
 from llmcli.rows.output_file import is_replaceable, output_file, write_sidecar, writing, zipped
 from llmcli.rows.preflight import Preflight, survey, survey_pipe
-from llmcli.rows.progress import progress, summary_lines
+from llmcli.rows.progress import counted, progress, summary_lines
 from llmcli.rows.readers import Reader, Row, bad_row
 from llmcli.rows.source import Source
 from llmcli.rows.tally import CAUSES, ErrorBudget, Summary, Tally
@@ -219,7 +219,7 @@ class _Run:
     def _preflight(self, journal: Journal) -> Preflight | None:
         """Survey a file before the first row, and tell what was found to those who want to know."""
         if journal.resumed:
-            self.outside.note(f"resuming: {journal.resumed:,} answers are in {journal.path}")
+            self.outside.note(f"resuming: {counted(journal.resumed, 'answer')} in {journal.path}")
         talkative = self.outside.verbose or self.outside.stderr_is_terminal
         if self.source.regular:
             self.outside.status(f"reading {self.source.name}")
@@ -354,7 +354,8 @@ class _Run:
         """The summary, and what must be said in any case."""
         self.outside.status("")
         if self.summary.cut:
-            self.outside.note(f"{self.summary.cut:,} answers were cut at --max-tokens")
+            were = "was" if self.summary.cut == 1 else "were"
+            self.outside.note(f"{counted(self.summary.cut, 'answer')} {were} cut at --max-tokens")
         if self.outside.quiet or not (self.outside.verbose or self.outside.stderr_is_terminal):
             return
         for line in summary_lines(self.summary, self.tally, self.outside.stderr_is_terminal):

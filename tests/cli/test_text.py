@@ -359,6 +359,15 @@ def test_on_a_terminal_labels_have_bars_and_answers_stream(call, model):
     assert call("title", *model, "--text", "a", terminal=True).out == "A title\n"
 
 
+def test_bars_stand_in_one_column_whatever_the_labels_are_written_in(call, script):
+    model = script(replies={"": {"好评": 0.5, "no": 0.5}})
+
+    said = call("label", "-m", model, "--labels", "好评,no", "--text", "x", terminal=True)
+
+    assert "  好评   50%  " in said.out
+    assert "  no     50%  " in said.out
+
+
 def test_a_stream_equals_the_whole(call, model):
     whole = call("title", *model, "--text", "two lines").out
 
