@@ -197,10 +197,10 @@ def test_a_megabyte_is_split_in_seconds_with_few_counts(name):
 def is_split_in_seconds_with_few_counts(text):
     count = Counter()
 
-    began = time.monotonic()
+    began = time.process_time()
     chunks = split(text, 1000, count)
 
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     assert count.calls < 20
     assert count.characters < 8 * len(text)
     assert sum(len(chunk.text.split()) for chunk in chunks) >= len(text.split())

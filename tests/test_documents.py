@@ -228,9 +228,9 @@ HOSTILE_HTML = {
 
 @pytest.mark.parametrize("name", HOSTILE_HTML)
 def test_hostile_html_is_read_in_seconds(tmp_path, name):
-    began = time.monotonic()
+    began = time.process_time()
     read_document(write(tmp_path, "a.html", HOSTILE_HTML[name].encode()))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def pdf_of(*pages: str) -> bytes:

@@ -90,7 +90,7 @@ class Terminal:
         past = ["".join(row[at].data for at in range(self._screen.columns)).rstrip() for row in rows]
         return "\n".join([*past, *(line.rstrip() for line in self._screen.display)]).rstrip()
 
-    def until(self, wanted: str, seconds: float = 30, times: int = 1) -> str:
+    def until(self, wanted: str, seconds: float = 60, times: int = 1) -> str:
         """Wait until a text (a regular expression) can be seen so many times; gives the screen."""
         end = time.monotonic() + seconds
         size = -1
@@ -110,7 +110,7 @@ class Terminal:
         """Wait for an empty prompt."""
         self.until(r"(?m)^>$")
 
-    def ended(self, seconds: float = 15) -> int:
+    def ended(self, seconds: float = 60) -> int:
         """Wait for its end; gives the exit code, a signal as 128 and its number."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.pump():

@@ -122,7 +122,7 @@ def test_interrupted_it_keeps_the_part_and_asks_on(chat, kept, number):
 def is_interrupted_at_some_moment(one, kept, number):
     at_some_moment(one, random.Random(number), number)
     os.kill(one.child.pid, signal.SIGINT)
-    one.until("■ stopped|leaves", seconds=20)
+    one.until("■ stopped|leaves")
     one.ready()
     one.type("\x04")
 

@@ -28,7 +28,7 @@ class Items:
         if self.items:
             return self.items.pop(0)
         if self.then_wait:
-            self.closed.wait(10)
+            self.closed.wait(60)
         raise StopIteration
 
     def close(self):
@@ -78,7 +78,7 @@ def test_a_signal_ends_the_waiting_at_once_and_closes_the_iterator(signals, sign
     with pytest.raises(raised):
         list(follow(lambda: items, signals))
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     assert items.closed.is_set()
 
 
@@ -86,7 +86,7 @@ def test_a_signal_that_came_before_counts(signals):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.01)
     with pytest.raises(Interrupted):
-        run(lambda: time.sleep(5), signals)
+        run(lambda: time.sleep(60), signals)
     assert run(lambda: 7, signals) == 7
 
 

@@ -181,7 +181,7 @@ class Typist:
     def type(self, keys: str) -> None:
         self.child.send(keys)
 
-    def see(self, text: str, seconds: float = 40) -> None:
+    def see(self, text: str, seconds: float = 60) -> None:
         """Wait until the screen shows this."""
         until = time.monotonic() + seconds
         while text not in self.shown():

@@ -50,7 +50,7 @@ def open_tiny(tmp_path: Path) -> Iterator[Callable[..., LlamaEngine]]:
     def open_one(architecture: str = "llama", made: Any = None, **options: Any) -> LlamaEngine:
         path = tmp_path / f"{architecture}{len(opened) or ''}.gguf"
         (made or tiny(architecture)).write(path)
-        opened.append(LlamaEngine(ModelFile(architecture, path), EngineOptions(**options)))
+        opened.append(LlamaEngine(ModelFile(architecture, path), EngineOptions(threads=1, **options)))
         return opened[-1]
 
     yield open_one
@@ -73,7 +73,7 @@ def shared_tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         if key not in opened:
             path = tmp_path_factory.mktemp("tiny") / f"{architecture}.gguf"
             tiny(architecture, context=trained).write(path)
-            opened[key] = LlamaEngine(ModelFile(architecture, path), EngineOptions(**options))
+            opened[key] = LlamaEngine(ModelFile(architecture, path), EngineOptions(threads=1, **options))
         return opened[key]
 
     yield open_one

@@ -10,6 +10,7 @@ import time
 import pytest
 from engines.conftest import ask, ask_unchecked
 
+from llmcli.engines.llama.calls import UNDER_WAY
 from llmcli.errors import EngineCrashed, ModelError
 from llmcli.messages import Completion, LabelScores, Sampling
 
@@ -33,14 +34,15 @@ def talker(shared_tiny):
 
 @pytest.mark.parametrize("name", SIGNALS)
 def test_rows_survive_the_death_of_the_child_between_answers(name, engine):
+    rows = UNDER_WAY + 20  # so that some are not even sent when the tenth is answered
     seen = []
-    for position, scores in engine.score((ask(f"Text {n}") for n in range(40)), LABELS):
+    for position, scores in engine.score((ask(f"Text {n}") for n in range(rows)), LABELS):
         seen.append((position, scores))
         if 10 == len(seen):
             os.kill(engine.pid, getattr(signal, f"SIG{name}"))
 
-    assert list(range(40)) == sorted(position for position, _ in seen)
-    assert all(isinstance(scores, LabelScores) for _, scores in seen)
+    assert list(range(rows)) == sorted(position for position, _ in seen)
+    assert [] == [scores for _, scores in seen if not isinstance(scores, LabelScores)]
 
 
 @pytest.mark.parametrize("name", SIGNALS)
@@ -53,7 +55,7 @@ def test_rows_survive_the_death_of_the_child_before_the_first_answer(name, engin
     answers = dict(engine.generate(prompts(), Sampling(max_tokens=2)))
 
     assert 10 == len(answers)
-    assert all(isinstance(answer, Completion) for answer in answers.values())
+    assert [] == [answer for answer in answers.values() if not isinstance(answer, Completion)]
 
 
 def test_two_calls_at_once_both_survive_the_death_of_the_child(shared_tiny):
@@ -62,7 +64,7 @@ def test_two_calls_at_once_both_survive_the_death_of_the_child(shared_tiny):
 
     def prompts(name):
         yield ask(name)
-        both_began.wait(20)
+        both_began.wait(60)
         yield from (ask(f"{name} {n}") for n in range(8))
 
     first, second = (engine.generate(prompts(name), Sampling(max_tokens=60)) for name in ("One", "Other"))
@@ -72,7 +74,7 @@ def test_two_calls_at_once_both_survive_the_death_of_the_child(shared_tiny):
     os.kill(engine.pid, signal.SIGKILL)
 
     seen += list(first)  # starts the new child; only then does the second call hear of the death
-    seen += _within(20, second)
+    seen += _within(60, second)
 
     assert 18 == len(seen)
     assert all(isinstance(answer, Completion) for _, answer in seen)
@@ -93,8 +95,8 @@ def test_a_call_that_kills_the_child_is_not_the_end_of_another(engine):
     killing = threading.Thread(target=kill, daemon=True)
     answers = [next(innocent)]
     killing.start()
-    answers += _within(30, innocent)
-    killing.join(10)
+    answers += _within(60, innocent)
+    killing.join(60)
 
     assert [Completion] * 12 == [type(answer) for _, answer in answers]
     assert [EngineCrashed] == [type(error) for error in blamed]

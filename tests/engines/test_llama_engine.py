@@ -213,7 +213,7 @@ def test_a_slow_source_does_not_delay_a_finished_answer(starter):
 
     def slow():
         yield ask(SENTIMENT + "Good.")
-        more.wait(20)
+        more.wait(60)
         yield ask(SENTIMENT + "Bad.")
 
     answers = starter.score(slow(), LABELS)
@@ -237,10 +237,11 @@ def test_a_closed_stream_makes_way_for_the_next_question(shared_tiny):
     next(stream)
     stream.close()
 
-    began = time.monotonic()
+    before = engine.measure().tokens
+
     collect(engine.stream(ask("Hi."), Sampling(max_tokens=1)))
 
-    assert time.monotonic() - began < 5  # 3,000 tokens would take far longer
+    assert engine.measure().tokens - before < 1500  # and not the 3,000 that were asked for first
 
 
 def test_a_question_cancelled_while_it_is_tokenised_is_not_answered(open_tiny):
@@ -330,7 +331,7 @@ def test_labels_of_an_empty_prompt_are_an_error_and_not_a_hang(shared_tiny):
         target=lambda: answers.extend(engine.score([Prompt(raw="")], LABELS)), daemon=True
     )
     asking.start()
-    asking.join(10)
+    asking.join(60)
 
     [(_, error)] = answers
     assert isinstance(error, UsageError)

@@ -307,7 +307,7 @@ def test_answers_come_in_the_order_in_which_they_are_ready():
 
     def slow(asked: Asked) -> Reply:
         if asked.body["messages"][-1]["content"] == "0":
-            first_waits.wait(5)
+            first_waits.wait(60)
         return echo(asked)
 
     with answering(slow) as (_, engine):
@@ -319,18 +319,17 @@ def test_answers_come_in_the_order_in_which_they_are_ready():
 
 
 def test_a_source_that_waits_does_not_delay_finished_answers():
-    more = threading.Event()
+    more, waited = threading.Event(), []
 
     def prompts() -> Iterator[Prompt]:
         yield ask("first")
-        more.wait(5)
+        waited.append(more.wait(60))
         yield ask("second")
 
     with answering(echo) as (_, engine):
         answers = engine.generate(prompts(), Sampling())
-        began = time.monotonic()
         assert next(answers)[1].text == "echo first"
-        assert time.monotonic() - began < 2
+        assert waited == []
         more.set()
         assert next(answers)[1].text == "echo second"
 
@@ -382,20 +381,19 @@ def test_closing_breaks_off_what_is_under_way():
 
     def hang(asked: Asked) -> Reply:
         asked_once.set()
-        gone.wait(10)
+        gone.wait(60)
         return chat("x" * 10_000_000)  # more than a socket takes when nobody reads
 
     with answering(hang, options=EngineOptions(parallel=1)) as (server, engine):
         answers = engine.generate([ask("a")] * 3, Sampling())
         reader = threading.Thread(target=lambda: list(answers), daemon=True)
         reader.start()
-        asked_once.wait(5)
-        began = time.monotonic()
+        assert asked_once.wait(60)
         engine.close()
-        reader.join(2)
-        assert time.monotonic() - began < 1
+        reader.join(30)
+        assert not reader.is_alive()  # although the server still thinks
         gone.set()
-        assert server.closed.wait(5)
+        assert server.closed.wait(60)
 
 
 # ------------------------------------------------------------- streaming
@@ -685,9 +683,7 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date():
 
 def test_a_pause_that_is_too_long_is_not_waited_for():
     with answering(lambda asked: error(429, "quota", {"retry-after": "3600"})) as (server, engine):
-        began = time.monotonic()
         assert isinstance(one(engine), BackendUnreachable)
-        assert time.monotonic() - began < 1
         assert len(server.posted()) == 1
 
 
@@ -858,7 +854,7 @@ def test_llama_cpp_pythons_own_server_answers_streams_and_labels(tmp_path):
 
 
 def _when_ready(port: int, process: subprocess.Popen[bytes]) -> ServerEngine:
-    for _ in range(200):
+    for _ in range(600):
         assert process.poll() is None, "the server ended"
         try:
             return ServerEngine(
