@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent
 
 
 def _folder(variable: str, *places: str) -> Path:
-    return Path(os.environ.get(variable) or platform_folder(*places)).expanduser()
+    return written_out(os.environ.get(variable) or platform_folder(*places))
 
 
 def config_dir() -> Path:
@@ -44,3 +44,13 @@ def make_private(folder: Path) -> Path:
     """Create a folder that only its owner may enter (0700), with its parents."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def written_out(path: str | os.PathLike[str]) -> Path:
+    """
+    A path with its `~` or `~name` written out; where nobody has that name it stays as it is.
+
+    >>> written_out("~nobody-of-that-name/a.gguf")
+    PosixPath('~nobody-of-that-name/a.gguf')
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111  (pathlib's raises where nobody has the name)

@@ -16,6 +16,7 @@ from llmcli.chat.conversation import as_messages
 from llmcli.chat.talk import Attachment, Talk
 from llmcli.errors import MissingInput, UsageError
 from llmcli.messages import Message, Prompt
+from llmcli.paths import written_out
 
 # ── the model and how it is asked ────────────────────────────────────────────────────────────────
 
@@ -127,7 +128,7 @@ def attach(talk: Talk, paths: list[Path]) -> None:
 
 
 def _matching(talk: Talk, word: str) -> list[Path]:
-    pattern = str(talk.doors.cwd / Path(word).expanduser())
+    pattern = str(talk.doors.cwd / written_out(word))
     if not any(mark in word for mark in "*?["):
         return [_named(word, Path(pattern))]
     found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207

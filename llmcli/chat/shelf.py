@@ -7,7 +7,6 @@ Like `actions`: each takes the talk and the rest of its line, and says what it d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from llmcli.chat.actions import number_in, words_of
 from llmcli.chat.conversation import Conversation, brief
@@ -18,6 +17,7 @@ from llmcli.chat.talk import Talk
 from llmcli.chat.titles import tidy, title_prompt
 from llmcli.errors import UsageError, from_os_error
 from llmcli.messages import Piece
+from llmcli.paths import written_out
 
 
 def clear(talk: Talk, rest: str) -> None:
@@ -131,7 +131,7 @@ def export(talk: Talk, rest: str) -> None:
     record = conversation.history.find(str(conversation.number))
     name = words[1] if len(words) == 2 else f"{conversation.name or f'chat-{record.id}'}.{words[0]}"
     text = FORMATS[words[0]](record, conversation.history.entries(record.id))
-    path = talk.doors.cwd / Path(name).expanduser()
+    path = talk.doors.cwd / written_out(name)
     try:
         with path.open("x", encoding="utf-8", errors="replace") as file:
             file.write(text)

@@ -11,6 +11,7 @@ from llmcli import config
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.errors import ModelError, UsageError
 from llmcli.output.sanitize import one_line
+from llmcli.paths import written_out
 
 if TYPE_CHECKING:
     from llmcli.models.listing import Listed
@@ -166,7 +167,7 @@ def add(
     from llmcli.registry import NAME
 
     env = environment(ctx)
-    path = file.expanduser().resolve()
+    path = written_out(file).resolve()
     gguf.check(path)
     name = name or file.name.removesuffix(".gguf").lower()
     if not NAME.fullmatch(name):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -310,8 +311,11 @@ def _lora(value: str) -> tuple[str, float]:
     >>> _lora("tone.gguf:0.5")
     ('tone.gguf', 0.5)
     """
-    path, _, scale = value.rpartition(":")
+    path, _, words = value.rpartition(":")
     try:
-        return (path, float(scale)) if path else (value, 1.0)
+        scale = float(words)
     except ValueError:
-        return value, 1.0
+        path, scale = value, 1.0
+    if not path or not math.isfinite(scale):
+        raise UsageError(f"--lora {value!r} is no adapter", hint="--lora FILE, or FILE:SCALE")
+    return path, scale

@@ -79,6 +79,7 @@ def run(asked: Asked, env: Environment) -> None:
 
 def prepare(asked: Asked, env: Environment) -> Task:
     """Check everything that can be checked before a model is loaded."""
+    _check_names(asked)
     chosen = inputs.choose(asked.files, asked.input, env, asked.example, asked.rows.input_format)
     if chosen.kind not in ("rows", "lines"):
         _refuse_row_options(asked)
@@ -92,6 +93,8 @@ def prepare(asked: Asked, env: Environment) -> Task:
     template = _for_model(asked, model)
     if template.mode == "label":
         label_set(template, values)
+    elif asked.output.probabilities:
+        raise UsageError(f"--probabilities is for labels, and {template.name} has none", hint="leave it out")
     sampling = sampling_for(template, values, asked.sampling.given())
     return Task(asked, template, values, sampling, chosen, model)
 
@@ -106,6 +109,16 @@ def _refuse_row_options(asked: Asked) -> None:
             f"{given[0]} is for rows, and this is text",
             hint="rows come from .csv, .tsv, .jsonl and .parquet files, or with --lines",
         )
+
+
+def _check_names(asked: Asked) -> None:
+    """Raise UsageError for a name that is empty, and for a cluster's options without a cluster."""
+    for option, name in (("--as", asked.output.as_name), ("--error-as", asked.rows.error_as)):
+        if name == "":
+            raise UsageError(f"{option} is empty", hint="give the column a name")
+    for name in ("copies", "cpus", "gpus"):
+        if asked.rows.on is None and getattr(asked.rows, name) is not None:
+            raise UsageError(f"--{name} is of a cluster", hint="with --on ray")
 
 
 def _keep_the_input(chosen: Inputs, output: str | None, env: Environment) -> None:

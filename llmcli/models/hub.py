@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from llmcli.errors import UsageError
 from llmcli.models.quants import choose
+from llmcli.paths import written_out
 
 PREFIX = "hf:"
 _REFERENCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+?)(?::(?P<quant>[\w./-]+))?")
@@ -49,10 +50,10 @@ def cache_folder() -> Path:
     environ = os.environ
     direct = environ.get("HF_HUB_CACHE") or environ.get("HUGGINGFACE_HUB_CACHE")
     if direct:
-        return Path(direct).expanduser()
+        return written_out(direct)
     home = environ.get("HF_HOME")
     cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return (Path(home) if home else Path(cache) / "huggingface").expanduser() / "hub"
+    return written_out(home or Path(cache) / "huggingface") / "hub"
 
 
 def repo_folder(repo: str) -> Path:

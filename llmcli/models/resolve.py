@@ -106,7 +106,7 @@ _OTHER_PROGRAMS = ("ollama", "lmstudio", "llamacpp", "gpt4all")
 def find_entry(entry: ModelEntry) -> Path | None:
     """The file of an entry of models.yaml, or None where it is not on this machine."""
     if entry.path is not None:
-        path = Path(entry.path).expanduser()
+        path = paths.written_out(entry.path)
         if not path.is_absolute():
             path = _base(entry) / path
         return path if path.exists() else None
@@ -129,7 +129,7 @@ def _is_path(reference: str) -> bool:
 
 
 def _of_path(reference: str) -> ModelFile:
-    path = Path(reference).expanduser()
+    path = paths.written_out(reference)
     if not path.exists():
         raise MissingInput(f"no model file {reference!r}", hint="llm models list shows what is there")
     return ModelFile(path.name.removesuffix(".gguf"), path)

@@ -24,6 +24,7 @@ from msgspec import Struct
 from llmcli.errors import UsageError
 from llmcli.models import hub
 from llmcli.models.quants import model_files, quant_of
+from llmcli.paths import written_out
 from llmcli.registry import nearest
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -95,7 +96,7 @@ def _short_names(model: Foreign) -> set[str]:
 def _ollama_folders() -> list[Path]:
     chosen = os.environ.get("OLLAMA_MODELS")
     if chosen:
-        return [Path(chosen).expanduser()]
+        return [written_out(chosen)]
     return [Path.home() / ".ollama/models", Path("/usr/share/ollama/.ollama/models")]
 
 
@@ -161,7 +162,7 @@ def _cache(*names: str) -> Path:
 
 def _llama_cpp() -> Iterator[Foreign]:
     chosen = os.environ.get("LLAMA_CACHE")
-    yield from _tree("llamacpp", Path(chosen).expanduser() if chosen else _cache("llama.cpp"))
+    yield from _tree("llamacpp", written_out(chosen) if chosen else _cache("llama.cpp"))
 
 
 def _gpt4all() -> Iterator[Foreign]:

@@ -88,6 +88,7 @@ def test_65_a_file_is_not_text(llm, script, work):
 def test_66_no_such_file(llm):
     assert llm("title", "nowhere.txt").code == 66
     assert llm("title", "-m", "./nowhere.gguf", "--text", "a").code == 66
+    assert llm("title", "-m", "~nobody-of-that-name/a.gguf", "--text", "a").code == 66
 
 
 def test_69_no_server_is_there(llm):

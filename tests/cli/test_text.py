@@ -456,6 +456,15 @@ def test_a_list_is_given_at_once_or_bit_by_bit(call, model, asked, words):
         (["keypoints", "--points", "many"], "--points is a whole number, not 'many'"),
         (["title", "-m", "startr"], "did you mean starter?"),
         (["title", "--gpu-layers", "some"], "--gpu-layers some: not a number"),
+        (["title", "--lora", ""], "--lora '' is no adapter (--lora FILE, or FILE:SCALE)"),
+        (["title", "--lora", "a.gguf:nan"], "--lora 'a.gguf:nan' is no adapter"),
+        (["title", "--as", ""], "--as is empty"),
+        (["title", "--error-as", ""], "--error-as is empty"),
+        (
+            ["title", "--probabilities", "--format", "csv"],
+            "--probabilities is for labels, and title has none",
+        ),
+        (["title", "--copies", "2"], "--copies is of a cluster (with --on ray)"),
     ],
 )
 def test_a_wrong_parameter_is_a_usage_error(call, words, line):
