@@ -40,8 +40,8 @@ def check(found, kills):
     assert found["left"] == []
 
 
-def test_20_kills_lose_nothing_and_ask_nothing_again(tmp_path):
-    check(kill(tmp_path, kills=20, rows=600, delay=0.003), kills=20)
+def test_50_kills_lose_nothing_and_ask_nothing_again(tmp_path):
+    check(kill(tmp_path, kills=50, rows=1500, delay=0.003), kills=50)
 
 
 @pytest.mark.slow
