@@ -43,6 +43,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context: int | None = None
     parallel: int | None = None
     kv_type: str | None = None
+    prefix_cache: int = 1000
     log: bool = True
     log_commands: bool = False
     editing_mode: Literal["emacs", "vi"] = "emacs"
@@ -57,6 +58,7 @@ HELP: dict[str, str] = {
     "context": "context window, in tokens",
     "parallel": "texts that are worked on together",
     "kv_type": "number format of the KV cache, for example q8_0",
+    "prefix_cache": "MB on disk for what templates put before a text, evaluated once; 0 for none",
     "log": "keep the history of chats",
     "log_commands": "keep in the history what text commands are asked and answer, as --log does",
     "editing_mode": "keys of the chat's prompt: emacs or vi",
@@ -64,7 +66,13 @@ HELP: dict[str, str] = {
     "offline": "never use the network",
 }
 AT_LEAST_ONE = frozenset({"threads", "context", "parallel"})
-LARGEST = {"threads": 1024, "parallel": 256, "context": 2**31 - 1, "gpu_layers": 2**31 - 1}
+LARGEST = {
+    "prefix_cache": 10**9,
+    "threads": 1024,
+    "parallel": 256,
+    "context": 2**31 - 1,
+    "gpu_layers": 2**31 - 1,
+}
 
 
 class Setting(Struct, frozen=True):
@@ -188,7 +196,7 @@ def _problem(key: str, value: Any) -> str | None:
         return "nothing is given"
     if key in AT_LEAST_ONE and value is not None and value < 1:
         return f"{value} is below 1"
-    if key == "gpu_layers" and isinstance(value, int) and value < 0:
+    if key in ("gpu_layers", "prefix_cache") and isinstance(value, int) and value < 0:
         return f"{value} is below 0"
     if isinstance(value, int) and value > LARGEST.get(key, value):
         return f"{value} is above {LARGEST[key]}"

@@ -30,12 +30,15 @@ class Prompt(Struct, frozen=True):
     instead is continued as it stands (`llm complete`). `thinking` lets a model
     that can think do so before it answers. `continue_last` leaves the last
     message, an assistant's, open, so that the model writes on from its end.
+    `fixed` says that the messages are a template's own words and nobody's text, the last
+    one up to so many characters: an engine may keep these on disk. None: it may keep nothing.
     """
 
     messages: tuple[Message, ...] = ()
     raw: str | None = None
     thinking: bool = False
     continue_last: bool = False
+    fixed: int | None = None
 
     @property
     def text(self) -> str:

@@ -26,7 +26,8 @@ class EngineOptions(Struct, frozen=True):
     that depend on the row alone. `thinking` is what models.yaml says of the model's thinking
     marks, `temperature_scale` what it says of the calibration of its label probabilities. `started`
     (seconds since 1970) is "now" for a chat template that writes the date: a resumed job keeps its first
-    day; None is the moment the engine is opened.
+    day; None is the moment the engine is opened. `prefix_cache` is how many bytes on disk may hold what
+    templates put before a text, evaluated (Prompt.fixed).
     """
 
     context: int | None = None
@@ -41,6 +42,7 @@ class EngineOptions(Struct, frozen=True):
     thinking: dict[str, Any] | None = None
     temperature_scale: float = 1.0
     started: float | None = None
+    prefix_cache: int = 0
     verbose: bool = False
 
 

@@ -44,6 +44,11 @@ def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
+def known_sha256(path: Path) -> str | None:
+    """The file's SHA-256 where it is remembered: nothing is read but the note."""
+    return stamps.recall(KIND, VERSION, path, str)
+
+
 def packaged_sha256(path: Path) -> str | None:
     """The hash that the package's installer noted for one of its files; None for an editable install."""
     import base64

@@ -18,6 +18,7 @@ from llmcli.messages import Message, Prompt
 from llmcli.templates.language import compiled
 from llmcli.templates.nouns import Template
 
+_MARKS = ("\ue005", "\ue006")  # private characters: no template's own
 _BLANK_START = re.compile(r"\A(?:[^\S\n]*\n)+")
 
 
@@ -31,14 +32,40 @@ def renderer(template: Template, values: Mapping[str, Any]) -> Callable[[str], P
     opening = _opening(template, values)
     body = compiled(template.prompt)
 
-    def prompt_of(text: str) -> Prompt:
+    def content_of(text: str) -> str:
         try:
-            content = body.render(values, text=trimmed(text)).rstrip()
+            return body.render(values, text=text).rstrip()
         except TemplateError as error:
             raise _broken(template, error) from error
-        return Prompt(messages=(*opening, Message("user", content)))
+
+    before = _before_text(content_of) if _is_own(template, values) else None
+
+    def prompt_of(text: str) -> Prompt:
+        content = content_of(trimmed(text))
+        fixed = len(before) if before is not None and content.startswith(before) else None
+        return Prompt((*opening, Message("user", content)), fixed=fixed)
 
     return prompt_of
+
+
+def _before_text(content_of: Callable[[str], str]) -> str | None:
+    """What stands before any text; None where the template cannot be filled with just any."""
+    try:
+        contents = [content_of(mark) for mark in _MARKS]
+    except BadConfig:
+        return None
+    return contents[0].partition(_MARKS[0])[0] if contents[0] != contents[1] else None
+
+
+def _is_own(template: Template, values: Mapping[str, Any]) -> bool:
+    """Whether prompts are the template's own words but for the text: no value in them is freely written."""
+    for param in template.params:
+        value = values.get(param.name)
+        if isinstance(value, bool | int | float) or value in ("", None, param.default):
+            continue
+        if value not in param.choices and value not in param.names.values():
+            return False
+    return True
 
 
 def render_reduce(template: Template, parts: Sequence[str], values: Mapping[str, Any]) -> Prompt:

@@ -19,9 +19,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from llmcli import paths
 from llmcli.engines.llama import amx, wire
 from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.library import KV_TYPES, LoadError, Log, Model, build, devices, supports_gpu
+from llmcli.engines.llama.prefix_files import PrefixFiles
 from llmcli.engines.llama.requests import Limits, Request, too_long
 from llmcli.engines.llama.scheduler import Scheduler
 from llmcli.engines.llama.thinking import Marks
@@ -102,6 +104,8 @@ class Child:
         self._scheduler = Scheduler(
             model, self._limits, self._log, self._emit, self._report, load.temperature_scale
         )
+        self._scheduler.files = files = _prefix_files(load, model)
+        self._keeps_fixed = files is not None
         template = self._chat_template(load)
         self._template = template
         self._thinking = load.thinking or {}
@@ -253,7 +257,15 @@ class Child:
         if len(tokens) + longest > self._limits.context:
             raise too_long(len(tokens) + longest, self._limits.context)
         further = sum(len(rest) - 1 for rest in rests)
-        return Request(message.id, tokens, further, labels=message.labels, rests=rests, many=message.many)
+        return Request(
+            message.id,
+            tokens,
+            further,
+            labels=message.labels,
+            rests=rests,
+            many=message.many,
+            fixed=self._fixed(message.prompt, tokens),
+        )
 
     def _generate_request(self, message: wire.Generate) -> Request:
         tokens = self._tokenizer.encode(message.prompt)
@@ -275,8 +287,12 @@ class Child:
             stream=message.stream,
             many=message.many,
             stable=0 if message.many else self._tokenizer.stable(message.prompt, tokens),
+            fixed=self._fixed(message.prompt, tokens),
             wrote=self._tokenizer.remember,
         )
+
+    def _fixed(self, prompt: Prompt, tokens: list[int]) -> int:
+        return min(self._tokenizer.fixed(prompt, tokens), len(tokens) - 1) if self._keeps_fixed else 0
 
     def _opened(self, prompt: Prompt) -> bool:
         """Whether the chat template itself has opened the thinking."""
@@ -306,6 +322,16 @@ def _marks(settings: dict[str, Any], template: ChatTemplate | None) -> Marks | N
     if template is not None and Marks().close in template.source:
         return Marks()
     return None
+
+
+def _prefix_files(load: wire.Load, model: Model) -> PrefixFiles | None:
+    """Where prefixes are kept, if they are: what runs with --sequential depends on its row alone."""
+    if not load.prefix_key or load.sequential:
+        return None
+    # RoPE's settings are the model's, whose hash stands in the key: no option of ours changes them.
+    settings = f"kv={load.kv_type} flash={load.flash_attention} gpu={load.gpu_layers} {build()}"
+    folder = paths.cache_dir() / "prefixes"
+    return PrefixFiles(folder, f"{load.prefix_key}\n{settings}", load.prefix_bytes, model.parameters)
 
 
 def _layers_that_fit(model_bytes: int, free: int) -> int:

@@ -29,7 +29,7 @@ from llmcli.engines.llama.process import ChildProcess
 from llmcli.errors import EngineCrashed, LlmError, ModelError
 from llmcli.messages import Completion, LabelScores, Piece, Prompt, Sampling
 from llmcli.models import gguf
-from llmcli.models.checksum import sha256_of
+from llmcli.models.checksum import known_sha256, sha256_of
 from llmcli.models.resolve import ModelFile
 
 CHECK_SECONDS = 1.0
@@ -298,7 +298,16 @@ class LlamaEngine:
             if options.temperature_scale != 1.0 or entry is None
             else entry.temperature_scale,
             started=self._started,
+            prefix_key=self._prefix_key() if options.prefix_cache else "",
+            prefix_bytes=options.prefix_cache,
         )
+
+    def _prefix_key(self) -> str:
+        """The hashes of model and adapters; nothing where one is not remembered: to read them takes long."""
+        lora = self._options.lora
+        hashes = [known_sha256(path) for path in (*self._model.parts, *(Path(path) for path, _ in lora))]
+        scales = [str(scale) for _, scale in lora]
+        return "" if None in hashes else " ".join([*map(str, hashes), *scales])
 
     def _receive(self, epoch: int, loading: _Loading, message: wire.ToParent | None) -> None:
         """On the listening thread: every message of the child, and None at its end."""

@@ -182,6 +182,11 @@ class Model:
         self._buffer = (ctypes.c_char * 256)()
 
     @property
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return int(lib.llama_model_n_params(self._model))
+
+    @property
     def size(self) -> int:
         """Bytes of all tensors."""
         return int(lib.llama_model_size(self._model))
@@ -355,7 +360,8 @@ class Context:
         self._memory = lib.llama_get_memory(self._context)
         self._vocab_size = model.vocab_size
         if model.adapters:
-            adapters = (ctypes.c_void_p * len(model.adapters))(*(a for a, _ in model.adapters))
+            kind = lib.llama_adapter_lora_p_ctypes
+            adapters = (kind * len(model.adapters))(*(ctypes.cast(a, kind) for a, _ in model.adapters))
             scales = (ctypes.c_float * len(model.adapters))(*(s for _, s in model.adapters))
             if lib.llama_set_adapters_lora(self._context, adapters, len(model.adapters), scales):
                 raise LoadError("the LoRA adapter does not fit this model")
@@ -409,19 +415,24 @@ class Context:
         """The smallest position still in the cache: above 0 only for sliding windows."""
         return int(lib.llama_memory_seq_pos_min(self._memory, sequence))
 
-    def save(self, sequence: int, path: str, tokens: Sequence[int]) -> int:
-        """Write a sequence's state to a file; bytes written, 0 where it failed."""
-        ids = (ctypes.c_int32 * len(tokens))(*tokens)
-        return int(lib.llama_state_seq_save_file(self._context, path.encode(), sequence, ids, len(tokens)))
+    def state(self, sequence: int) -> bytes:
+        """What the cache holds of a sequence, to be given to `set_state`; empty where it cannot be had."""
+        size = lib.llama_state_seq_get_size(self._context, sequence)
+        buffer = (ctypes.c_uint8 * size)()
+        written = lib.llama_state_seq_get_data(self._context, buffer, size, sequence)
+        return bytes(buffer) if written == size else b""
 
-    def restore(self, sequence: int, path: str, capacity: int) -> list[int]:
-        """Read a sequence's state from a file that `save` wrote; its tokens, none where it failed."""
-        ids = (ctypes.c_int32 * capacity)()
-        count = ctypes.c_size_t()
-        done = lib.llama_state_seq_load_file(
-            self._context, path.encode(), sequence, ids, capacity, ctypes.byref(count)
-        )
-        return list(ids[: count.value]) if done else []
+    def set_state(self, sequence: int, state: bytes) -> bool:
+        """
+        Let a sequence be what `state` gave; False, and an empty sequence, where it does not fit.
+
+        llama.cpp believes what it reads: only what came from `state`, of the same model and settings.
+        """
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        done = bool(lib.llama_state_seq_set_data(self._context, buffer, len(state), sequence) == len(state))
+        if not done:
+            self.clear(sequence)
+        return done
 
     def free(self) -> None:
         """Give the memory back."""

@@ -43,7 +43,8 @@ class Request:
     A tokenised prompt and what is wanted of it.
 
     Either an answer (`writer`, made once it is known how much room there is) or the scores of
-    `labels`, whose tokens after the shared prompt are `rests`. `many`: more like it follow.
+    `labels`, whose tokens after the shared prompt are `rests`. `many`: more like it follow. So many tokens at
+    its beginning are `stable` in a conversation, or `fixed` by its template.
     """
 
     id: int
@@ -55,6 +56,7 @@ class Request:
     stream: bool = False
     many: bool = False
     stable: int = 0
+    fixed: int = 0
     wrote: Callable[[str, list[int]], None] | None = None
 
     @property

@@ -28,7 +28,8 @@ from llmcli.engines.llama.library import (
     Log,
     Model,
 )
-from llmcli.engines.llama.prefixes import Prefixes
+from llmcli.engines.llama.prefix_files import PrefixFiles
+from llmcli.engines.llama.prefixes import Prefixes, Resident
 from llmcli.engines.llama.requests import (
     BATCH_TOKENS,
     BRANCH_SEQUENCES,
@@ -86,6 +87,7 @@ class Scheduler:
         self._last: list[int] = []
         self._planned = (0, 0)  # the cells of a request, and of how many beside it, that the context is for
         self._whole_only = model.recurrent or model.hybrid
+        self.files: PrefixFiles | None = None  # of templates' prefixes, where they are kept
         self.decode_seconds = 0.0
         self.busy_seconds = 0.0
         self.decoded_tokens = 0
@@ -249,9 +251,12 @@ class Scheduler:
             while freed := self._prefixes.evict():
                 self._free += freed
             self._context.clear_all()
-            shared, resident = 0, None
+            shared, resident, evaluated = 0, None, 0
         else:
+            before = self.decoded_tokens
+            self._recall(request)
             self._share(request)
+            evaluated = self.decoded_tokens - before
             resident, shared = self._prefixes.best(request.tokens)
         cells = request.cells - shared
         writer = self._writer(request)
@@ -263,7 +268,8 @@ class Scheduler:
         elif resident is not None:
             self._prefixes.lend(resident, sequence, shared)
         pending = request.tokens[shared:]
-        return Slot(request, sequence, pending, shared, shared, cells, resident, writer)
+        cached = max(0, shared - evaluated)
+        return Slot(request, sequence, pending, shared, cached, cells, resident, writer)
 
     def _writer(self, request: Request) -> Writer | None:
         if request.make_writer is None:
@@ -310,21 +316,52 @@ class Scheduler:
             return
         if self._used() + request.cells + alike > self._context.cells:
             return
+        sequence = self._evaluate(request.tokens[:alike], resident, shared)
+        if sequence is not None:
+            self._free += self._prefixes.keep(sequence, request.tokens[:alike])
+
+    def _recall(self, request: Request) -> None:
+        """Have what a template put before the text resident: from disk, or evaluated and kept there."""
+        assert self._context is not None and self._prefixes is not None
+        prefix = request.tokens[: request.fixed]
+        resident, shared = self._prefixes.best(request.tokens)
+        if self.files is None or shared >= len(prefix) or self._prefixes.full:
+            return
+        if self._used() + request.cells + len(prefix) > self._context.cells or not self.files.worth(prefix):
+            return
+        state = self.files.read(prefix)
+        if state is not None:
+            sequence = self._free.pop()
+            if self._context.set_state(sequence, state):
+                self._free += self._prefixes.keep(sequence, prefix)
+                return
+            self._free.append(sequence)
+            self.files.forget(prefix)
+        evaluated = self._evaluate(prefix, resident, shared)
+        if evaluated is not None:
+            state = self._context.state(evaluated)
+            if state:
+                self.files.write(prefix, state)
+            self._free += self._prefixes.keep(evaluated, prefix)
+
+    def _evaluate(self, tokens: list[int], resident: Resident | None, shared: int) -> int | None:
+        """A sequence of these tokens, `shared` of them had from a resident; None where there is no room."""
+        assert self._context is not None and self._prefixes is not None
         sequence = self._free.pop()
         if resident is not None:
             self._prefixes.fork(resident, sequence, shared)
         try:
-            for start in range(shared, alike, BATCH_TOKENS):
+            for start in range(shared, len(tokens), BATCH_TOKENS):
                 self._batch.clear()
-                self._batch.add(sequence, start, request.tokens[start : min(start + BATCH_TOKENS, alike)])
+                self._batch.add(sequence, start, tokens[start : start + BATCH_TOKENS])
                 self._decode()
         except (_AbortedError, _NoRoomError, EngineCrashed) as reason:
             self._context.clear(sequence)
             self._free.append(sequence)
             if isinstance(reason, _AbortedError):
                 raise
-            return  # unshared, then
-        self._free += self._prefixes.keep(sequence, request.tokens[:alike])
+            return None  # unshared, then
+        return sequence
 
     def _leave(self, slot: Slot, keep: list[int] | None = None) -> None:
         """Take a sequence back; with `keep`, its tokens stay resident for a prompt that goes on from them."""

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.library import Model, is_control, strips
 from llmcli.errors import ModelError, UnusableAnswer
-from llmcli.messages import Prompt
+from llmcli.messages import Message, Prompt
 
 MOST_REPLIES = 256
 
@@ -46,6 +46,7 @@ class Tokenizer:
         self._cut = _any_of(self._user_defined_marks())
         self._literals: dict[str, list[str | int]] = {}
         self._replies: dict[str, tuple[int, ...]] = {}
+        self._fixed: dict[tuple[Message, ...], list[int]] = {}  # of the last template
         self._tails: dict[tuple[str, tuple[str, ...]], tuple[list[int], list[list[int]]]] = {}
 
     def _user_defined_marks(self) -> list[str]:
@@ -81,6 +82,16 @@ class Tokenizer:
         if prompt.raw is not None or prompt.continue_last or not prompt.messages:
             return len(tokens)
         return common_prefix(self.encode(replace(prompt, continue_last=True)), tokens)
+
+    def fixed(self, prompt: Prompt, tokens: Sequence[int]) -> int:
+        """How many of a prompt's ids come from its template's own words, whatever text follows."""
+        if prompt.fixed is None or not prompt.messages:
+            return 0
+        last = prompt.messages[-1]
+        own = (*prompt.messages[:-1], Message(last.role, last.content[: prompt.fixed]))
+        if own not in self._fixed:
+            self._fixed = {own: self.encode(replace(prompt, messages=own, continue_last=True))}
+        return common_prefix(self._fixed[own], tokens)
 
     def remember(self, reply: str, tokens: Sequence[int]) -> None:
         """

@@ -19,7 +19,12 @@ from llmcli.messages import Completion, LabelScores, Prompt, Sampling
 
 
 class Load(Struct, frozen=True, tag=True):
-    """Load a model; the first message, answered by Loaded or by Failed with id 0."""
+    """
+    Load a model; the first message, answered by Loaded or by Failed with id 0.
+
+    `prefix_key` is the hashes of model and adapters: without it no prefix is kept on disk; `prefix_bytes` is
+    what all of them may take there.
+    """
 
     path: str
     space_prefix: bool | None
@@ -37,6 +42,8 @@ class Load(Struct, frozen=True, tag=True):
     thinking: dict[str, Any] | None
     temperature_scale: float
     started: float
+    prefix_key: str = ""
+    prefix_bytes: int = 0
 
 
 class Generate(Struct, frozen=True, tag=True):
