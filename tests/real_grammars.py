@@ -6,7 +6,7 @@ llama.cpp's own grammar code, in a process that may die.
         real.fits(gbnf, "yes")           # whether the grammar allows exactly this text
     # each gives {"died": signal}, {"hung": seconds} or {"refused": reason} where it came to that
 
-Goes through llmcli.engines.llama.library, as the engine's child does.
+Goes through llmcli.engines.llama.samplers, as the engine's child does.
 """
 
 from __future__ import annotations
@@ -83,13 +83,15 @@ class RealGrammars:
 
 class _Worker:
     def __init__(self, path: str) -> None:
-        from llmcli.engines.llama.library import Candidates, Log, Model
+        from llmcli.engines.llama.library import Log, Model
+        from llmcli.engines.llama.samplers import Candidates
 
         self.model = Model(path, Log())
         self.candidates = Candidates(self.model.vocab_size)
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        from llmcli.engines.llama.library import Grammar, LoadError
+        from llmcli.engines.llama.library import LoadError
+        from llmcli.engines.llama.samplers import Grammar
 
         try:
             grammar = Grammar(self.model, request["gbnf"])

@@ -15,7 +15,8 @@ import texts
 
 from contestants.task import Measured, Task
 from llmcli.engines.llama import amx
-from llmcli.engines.llama.library import AbortSwitch, Batch, Context, ContextSettings, Log, Model
+from llmcli.engines.llama.context import AbortSwitch, Batch, Context, ContextSettings
+from llmcli.engines.llama.library import Log, Model
 from llmcli.messages import Prompt
 
 

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcli.engines.llama.chat_template import ChatTemplate
-from llmcli.engines.llama.library import Log, Model, TextBuilder, is_control
+from llmcli.engines.llama.library import Log, Model, is_control
 from llmcli.engines.llama.tokens import Tokenizer, common_prefix
+from llmcli.engines.llama.writer import TextBuilder
 from llmcli.messages import Message, Prompt
 from llmcli.paths import PACKAGE
 

@@ -4,7 +4,7 @@ The local engine: a GGUF through llama.cpp, in a child process.
 Reading order: `engine` (the parent's side), `calls` (many prompts under way), `process` (the
 child, from outside), `wire` (what they say), `child` (from inside), `chat_template` and `tokens` (prompt
 to ids), `scheduler` (ids to logits), `prefixes` (what the cache holds) and `prefix_files` (what of it is on
-disk), `writer` and `thinking` (logits to text), `library` (llama.cpp itself).
+disk), `writer` and `thinking` (logits to text), `library`, `context` and `samplers` (llama.cpp itself).
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from typing import Any
 from llmcli import paths
 from llmcli.engines.llama import amx, wire
 from llmcli.engines.llama.chat_template import ChatTemplate
-from llmcli.engines.llama.library import KV_TYPES, LoadError, Log, Model, build, devices, supports_gpu
+from llmcli.engines.llama.context import KV_TYPES
+from llmcli.engines.llama.library import LoadError, Log, Model, build, devices, supports_gpu
 from llmcli.engines.llama.prefix_files import PrefixFiles
 from llmcli.engines.llama.requests import Limits, Request, too_long
 from llmcli.engines.llama.scheduler import Scheduler

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llmcli.engines.llama.library import Context
+from llmcli.engines.llama.context import Context
 from llmcli.engines.llama.tokens import common_prefix
 
 

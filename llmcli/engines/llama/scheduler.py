@@ -17,17 +17,8 @@ from itertools import islice
 
 import numpy as np
 
-from llmcli.engines.llama.library import (
-    AbortSwitch,
-    Array,
-    Batch,
-    Candidates,
-    Context,
-    ContextSettings,
-    LoadError,
-    Log,
-    Model,
-)
+from llmcli.engines.llama.context import AbortSwitch, Batch, Context, ContextSettings
+from llmcli.engines.llama.library import Array, LoadError, Log, Model
 from llmcli.engines.llama.prefix_files import PrefixFiles
 from llmcli.engines.llama.prefixes import Prefixes, Resident
 from llmcli.engines.llama.requests import (
@@ -43,6 +34,7 @@ from llmcli.engines.llama.requests import (
     Request,
     Slot,
 )
+from llmcli.engines.llama.samplers import Candidates
 from llmcli.engines.llama.tokens import common_prefix
 from llmcli.engines.llama.writer import Writer
 from llmcli.errors import BadConfig, EngineCrashed, LlmError, UnusableAnswer

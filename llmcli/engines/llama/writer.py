@@ -6,12 +6,14 @@ Knows nothing of batches or caches: it sees one row of logits at a time.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from llmcli.engines.llama.library import Array, Candidates, Grammar, Model, Sampler, TextBuilder
+from llmcli.engines.llama.library import Array, Model
+from llmcli.engines.llama.samplers import Candidates, Grammar, Sampler
 from llmcli.engines.llama.thinking import Marks, StopTexts, ThinkingSplitter
 from llmcli.messages import Completion, FinishReason, Piece, Prompt, Sampling, Usage
 
@@ -163,6 +165,21 @@ class Writer:
         if piece.text:
             (self._thoughts if piece.thinking else self._answer).append(piece.text)
             yield piece
+
+
+class TextBuilder:
+    """Token pieces joined to text: a character comes out when its last byte is there, never before."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, piece: bytes) -> str:
+        """The text that this piece completes."""
+        return self._decoder.decode(piece)
+
+    def finish(self) -> str:
+        """What is left: a replacement character for a cut one."""
+        return self._decoder.decode(b"", final=True)
 
 
 def row_seed(sampling: Sampling, prompt: Prompt) -> int:
