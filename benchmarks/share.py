@@ -91,17 +91,17 @@ def measure(task: Task, rounds: int, parent: Parent, child: Child) -> None:
     parent.load(task)
     warm, rows = task.labels()
     parent.score(warm)
-    scheduler = child._scheduler
+    cache = child._scheduler.cache
     bare = Bare(task, child._model, child._log)
     for _ in range(rounds):
-        before, tokens = scheduler.decode_seconds, scheduler.decoded_tokens
+        before, tokens = cache.decode_seconds, cache.decoded_tokens
         wall = parent.score(rows)
-        decoding = scheduler.decode_seconds - before
+        decoding = cache.decode_seconds - before
         found = {
             "share": 1 - decoding / wall,
             "rows_per_second": len(rows) / wall,
             "bare_rows_per_second": len(rows) / bare.labels()[1],
-            "tokens": scheduler.decoded_tokens - tokens,
+            "tokens": cache.decoded_tokens - tokens,
         }
         print(json.dumps(found), flush=True)
     os._exit(0)

@@ -105,7 +105,7 @@ class Child:
         self._scheduler = Scheduler(
             model, self._limits, self._log, self._emit, self._report, load.temperature_scale
         )
-        self._scheduler.files = files = _prefix_files(load, model)
+        self._scheduler.cache.files = files = _prefix_files(load, model)
         self._keeps_fixed = files is not None
         template = self._chat_template(load)
         self._template = template
@@ -176,7 +176,8 @@ class Child:
                     self._scheduler.cancel(message.ids)
             elif isinstance(message, wire.Measure):
                 scheduler = self._scheduler
-                measured = (scheduler.decode_seconds, scheduler.busy_seconds, scheduler.decoded_tokens)
+                cache = scheduler.cache
+                measured = (cache.decode_seconds, scheduler.busy_seconds, cache.decoded_tokens)
                 self._send(wire.Measured(message.id, *measured))
             else:
                 assert not isinstance(message, wire.Load)
