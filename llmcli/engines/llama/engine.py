@@ -8,7 +8,6 @@ may load it, and sees to it that no death of the child is the end of llm.
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -19,17 +18,16 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from msgspec.structs import replace
-
-from llmcli import machine
 from llmcli.engines.base import EngineInfo, EngineOptions
 from llmcli.engines.llama import wire
 from llmcli.engines.llama.calls import Call, Died
+from llmcli.engines.llama.constraints import checked, constrained
+from llmcli.engines.llama.loading import load_message
 from llmcli.engines.llama.process import ChildProcess
 from llmcli.errors import EngineCrashed, LlmError, ModelError
 from llmcli.messages import Completion, LabelScores, Piece, Prompt, Sampling
 from llmcli.models import gguf
-from llmcli.models.checksum import known_sha256, sha256_of
+from llmcli.models.checksum import sha256_of
 from llmcli.models.resolve import ModelFile
 
 CHECK_SECONDS = 1.0
@@ -91,7 +89,7 @@ class LlamaEngine:
             raise
         self._checked = time.monotonic()
         self._started = time.time() if options.started is None else options.started
-        self.send(self._load_message(), self.epoch)
+        self.send(load_message(self._model, self._header, self._options, self._started), self.epoch)
 
     # Engine
 
@@ -140,12 +138,12 @@ class LlamaEngine:
     def _streamed(
         self, inbox: SimpleQueue[Any], prompt: Prompt, sampling: Sampling
     ) -> Generator[Piece | Completion, None, None]:
-        constrained = _constrained(sampling)
+        grammar = constrained(sampling)
         self._loaded()
         request, done = self._open_route(inbox), False
         try:
             epoch = self.epoch
-            if not self.send(wire.Generate(request, prompt, constrained, stream=True), epoch):
+            if not self.send(wire.Generate(request, prompt, grammar, stream=True), epoch):
                 inbox.put(Died(epoch))
             while not done:
                 item = _next(inbox, epoch)
@@ -157,7 +155,7 @@ class LlamaEngine:
                     yield Piece(item.text, item.thinking)
                     continue
                 done = True
-                answer = _checked(self.answer(item), sampling)
+                answer = checked(self.answer(item), sampling)
                 if isinstance(answer, LlmError):
                     raise answer
                 yield answer
@@ -170,11 +168,11 @@ class LlamaEngine:
         self, prompts: Iterable[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Completion | LlmError]]:
         """Answer every prompt, many at a time."""
-        constrained = _constrained(sampling)
+        grammar = constrained(sampling)
         self._loaded()
-        call = Call(self, prompts, lambda i, prompt, many: wire.Generate(i, prompt, constrained, many=many))
+        call = Call(self, prompts, lambda i, prompt, many: wire.Generate(i, prompt, grammar, many=many))
         for position, answer in call.results():
-            yield position, _checked(answer, sampling)
+            yield position, checked(answer, sampling)
 
     def score(
         self, prompts: Iterable[Prompt], labels: Sequence[str]
@@ -261,7 +259,7 @@ class LlamaEngine:
                 self._child.close()
                 self.epoch += 1
                 self._start_child()
-                self.send(self._load_message(), self.epoch)
+                self.send(load_message(self._model, self._header, self._options, self._started), self.epoch)
             obituary = self._obituary
         self._loaded()
         return obituary
@@ -272,42 +270,6 @@ class LlamaEngine:
         epoch, loading = self.epoch, _Loading()
         self._loading = loading
         self._child = ChildProcess(lambda message: self._receive(epoch, loading, message))
-
-    def _load_message(self) -> wire.Load:
-        options, header, entry = self._options, self._header, self._model.entry
-        thinking = options.thinking or _thinking_of(entry)
-        sentencepiece = header.tokenizer == "llama"
-        return wire.Load(
-            path=str(self._model.path),
-            space_prefix=bool(header.metadata.get("tokenizer.ggml.add_space_prefix", True))
-            if sentencepiece
-            else None,
-            gpu_layers=options.gpu_layers,
-            context=options.context,
-            parallel=options.parallel,
-            threads=options.threads or machine.usable_cores(),
-            memory=machine.free_memory() // 2,
-            cell_bytes=_cell_bytes(header),
-            kv_type=options.kv_type,
-            flash_attention=options.flash_attention,
-            lora=options.lora,
-            sequential=options.sequential,
-            chat_template=options.chat_template or (entry.chat_template if entry else None),
-            thinking=thinking,
-            temperature_scale=options.temperature_scale
-            if options.temperature_scale != 1.0 or entry is None
-            else entry.temperature_scale,
-            started=self._started,
-            prefix_key=self._prefix_key() if options.prefix_cache else "",
-            prefix_bytes=options.prefix_cache,
-        )
-
-    def _prefix_key(self) -> str:
-        """The hashes of model and adapters; nothing where one is not remembered: to read them takes long."""
-        lora = self._options.lora
-        hashes = [known_sha256(path) for path in (*self._model.parts, *(Path(path) for path, _ in lora))]
-        scales = [str(scale) for _, scale in lora]
-        return "" if None in hashes else " ".join([*map(str, hashes), *scales])
 
     def _receive(self, epoch: int, loading: _Loading, message: wire.ToParent | None) -> None:
         """On the listening thread: every message of the child, and None at its end."""
@@ -414,58 +376,3 @@ def _stamps(parts: Sequence[Path]) -> list[tuple[int, int, int, int]]:
             continue
         stamps.append((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns))
     return stamps
-
-
-def _cell_bytes(header: gguf.GgufHeader) -> int:
-    """
-    Bytes of KV cache a token takes, f16: 2 × (key + value width) × layers.
-
-    The widths are heads × head size (attention.key_length, else embedding / heads); grouped
-    queries share key and value heads.
-    """
-    heads = max(header.heads, default=1) or 1
-    kv_heads = max(header.kv_heads, default=heads) or heads
-    metadata, prefix = header.metadata, f"{header.architecture}.attention."
-    size = header.embedding // heads if heads else 0
-    widths = [metadata.get(f"{prefix}{name}_length", size) for name in ("key", "value")]
-    # What is no number, llama.cpp refuses when it loads the file.
-    key, value = (width if isinstance(width, int) else size for width in widths)
-    return 2 * kv_heads * (key + value) * header.block_count
-
-
-def _thinking_of(entry: Any) -> dict[str, Any] | None:
-    if entry is None or entry.thinking is None:
-        return None
-    thinking = entry.thinking
-    return {
-        "off": thinking.off,
-        "open": thinking.open,
-        "close": thinking.close,
-        "answer_prefix": thinking.answer_prefix,
-    }
-
-
-def _constrained(sampling: Sampling) -> Sampling:
-    """The sampling with its schema or grammar checked, as a grammar; a bad grammar would kill the child."""
-    if sampling.schema is not None:
-        from llmcli.engines.llama.schema import to_gbnf
-
-        return replace(sampling, schema=None, grammar=to_gbnf(json.loads(sampling.schema)))
-    if sampling.grammar is not None:
-        from llmcli.engines.llama.grammar import check_gbnf
-
-        check_gbnf(sampling.grammar)
-    return sampling
-
-
-def _checked(answer: Any, sampling: Sampling) -> Any:
-    """An answer that must be JSON, parsed again."""
-    if sampling.schema is None or not isinstance(answer, Completion):
-        return answer
-    from llmcli.engines.llama.schema import check_answer
-
-    try:
-        check_answer(json.loads(sampling.schema), answer.text)
-    except LlmError as error:
-        return error
-    return answer

@@ -27,7 +27,8 @@ class Scoring:
     """
     The branches that wait or are being evaluated.
 
-    `scale` is the temperature that the model was calibrated with; `done(slot, scores)` is called with the LabelScores, or an UnusableAnswer, of each slot.
+    `scale` is the temperature that the model was calibrated with; `done(slot, scores)` is called with
+    the LabelScores, or an UnusableAnswer, of each slot.
     """
 
     def __init__(

@@ -1,0 +1,39 @@
+"""
+An answer's schema or grammar: made a checked grammar before the model sees it, and held against the answer.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from msgspec.structs import replace
+
+from llmcli.errors import LlmError
+from llmcli.messages import Completion, Sampling
+
+
+def constrained(sampling: Sampling) -> Sampling:
+    """The sampling with its schema or grammar checked, as a grammar; a bad grammar would kill the child."""
+    if sampling.schema is not None:
+        from llmcli.engines.llama.schema import to_gbnf
+
+        return replace(sampling, schema=None, grammar=to_gbnf(json.loads(sampling.schema)))
+    if sampling.grammar is not None:
+        from llmcli.engines.llama.grammar import check_gbnf
+
+        check_gbnf(sampling.grammar)
+    return sampling
+
+
+def checked(answer: Any, sampling: Sampling) -> Any:
+    """An answer that must be JSON, parsed again."""
+    if sampling.schema is None or not isinstance(answer, Completion):
+        return answer
+    from llmcli.engines.llama.schema import check_answer
+
+    try:
+        check_answer(json.loads(sampling.schema), answer.text)
+    except LlmError as error:
+        return error
+    return answer

@@ -1,0 +1,85 @@
+"""
+How a child is to load the model: the options, the file's header and what models.yaml says, in one message.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmcli import machine
+from llmcli.engines.base import EngineOptions
+from llmcli.engines.llama import wire
+from llmcli.models import gguf
+from llmcli.models.checksum import known_sha256
+from llmcli.models.resolve import ModelFile
+
+
+def load_message(
+    model: ModelFile, header: gguf.GgufHeader, options: EngineOptions, started: float
+) -> wire.Load:
+    """What a new child is told first; `started` is the date that a chat template may write."""
+    entry = model.entry
+    thinking = options.thinking or _thinking_of(entry)
+    sentencepiece = header.tokenizer == "llama"
+    return wire.Load(
+        path=str(model.path),
+        space_prefix=bool(header.metadata.get("tokenizer.ggml.add_space_prefix", True))
+        if sentencepiece
+        else None,
+        gpu_layers=options.gpu_layers,
+        context=options.context,
+        parallel=options.parallel,
+        threads=options.threads or machine.usable_cores(),
+        memory=machine.free_memory() // 2,
+        cell_bytes=_cell_bytes(header),
+        kv_type=options.kv_type,
+        flash_attention=options.flash_attention,
+        lora=options.lora,
+        sequential=options.sequential,
+        chat_template=options.chat_template or (entry.chat_template if entry else None),
+        thinking=thinking,
+        temperature_scale=options.temperature_scale
+        if options.temperature_scale != 1.0 or entry is None
+        else entry.temperature_scale,
+        started=started,
+        prefix_key=_prefix_key(model, options) if options.prefix_cache else "",
+        prefix_bytes=options.prefix_cache,
+    )
+
+
+def _prefix_key(model: ModelFile, options: EngineOptions) -> str:
+    """The hashes of model and adapters; nothing where one is not remembered: to read them takes long."""
+    lora = options.lora
+    hashes = [known_sha256(path) for path in (*model.parts, *(Path(path) for path, _ in lora))]
+    scales = [str(scale) for _, scale in lora]
+    return "" if None in hashes else " ".join([*map(str, hashes), *scales])
+
+
+def _cell_bytes(header: gguf.GgufHeader) -> int:
+    """
+    Bytes of KV cache a token takes, f16: 2 × (key + value width) × layers.
+
+    The widths are heads × head size (attention.key_length, else embedding / heads); grouped
+    queries share key and value heads.
+    """
+    heads = max(header.heads, default=1) or 1
+    kv_heads = max(header.kv_heads, default=heads) or heads
+    metadata, prefix = header.metadata, f"{header.architecture}.attention."
+    size = header.embedding // heads if heads else 0
+    widths = [metadata.get(f"{prefix}{name}_length", size) for name in ("key", "value")]
+    # What is no number, llama.cpp refuses when it loads the file.
+    key, value = (width if isinstance(width, int) else size for width in widths)
+    return 2 * kv_heads * (key + value) * header.block_count
+
+
+def _thinking_of(entry: Any) -> dict[str, Any] | None:
+    if entry is None or entry.thinking is None:
+        return None
+    thinking = entry.thinking
+    return {
+        "off": thinking.off,
+        "open": thinking.open,
+        "close": thinking.close,
+        "answer_prefix": thinking.answer_prefix,
+    }
