@@ -177,7 +177,7 @@ def test_the_least_recently_used_makes_room(cache):
     run()
     [first] = saved(cache)
     size = first.stat().st_size
-    room = {"prefix_cache": 2 * size + 1000}
+    room = {"prefix_cache": 5 * size // 2}  # for two of about this size
     run(introduction=INTRODUCTION.replace("cat", "dog"), **room)
     [second] = [file for file in saved(cache) if file != first]
     assert run(**room)[1] < 30  # the first is used again
