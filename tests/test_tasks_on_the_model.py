@@ -22,7 +22,7 @@ SENTENCES = [
     "Some forty shops near the bridge say that they lost a third of their trade.",
     "The mayor, Ann Lee, called the work a success; the opposition did not.",
 ]
-LONG = "\n\n".join(f"Report {number}. " + " ".join(SENTENCES) for number in range(1, 6))
+LONG = "\n\n".join(f"Report {number}. " + " ".join(SENTENCES) for number in range(1, 16))
 
 
 @pytest.fixture(scope="module")

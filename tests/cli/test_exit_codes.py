@@ -73,10 +73,10 @@ def test_4_the_model_is_not_here(llm):
 
 
 def test_5_the_text_exceeds_the_context(llm):
-    ran = llm("sentiment", "--text", "word " * 500)
+    ran = llm("sentiment", "--text", "word " * 2000)
 
     assert ran.code == 5
-    assert "the context is 384" in ran.stderr
+    assert "the context is 1,024" in ran.stderr
 
 
 def test_65_a_file_is_not_text(llm, script, work):

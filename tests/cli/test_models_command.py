@@ -58,7 +58,7 @@ def test_what_does_not_fit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     large = {one.name: one for one in listing.list_models(64 * GB)}
 
     assert (small["qwen3-8b"].context, large["qwen3-8b"].context) == (0, None)
-    assert small["starter"].context == 384
+    assert small["starter"].context == 1024
 
 
 def test_a_broken_file_is_a_line_of_the_list(llm, tmp_path: Path):
@@ -168,7 +168,7 @@ def test_the_built_in_model_is_shown(llm):
         "llama",
         "8,192",
         "apache-2.0",
-        "384 tokens",
+        "1,024 tokens",
         "chat template",
         "general.architecture = llama",
     ):
