@@ -16,7 +16,7 @@ from llmcli.engines.llama.engine import LlamaEngine
 from llmcli.messages import Message, Prompt, Sampling
 from llmcli.models.resolve import ModelFile, resolve
 
-# Some tests load llama.cpp into this process. The first of them to do so settles for all what the kernel grants.
+# Some tests load llama.cpp into this process. The first to do so settles for all what the kernel grants.
 amx.keep_off()
 
 
