@@ -18,6 +18,7 @@ from llmcli.engines.llama.prefixes import Prefixes, Resident
 from llmcli.engines.llama.requests import (
     BATCH_TOKENS,
     BRANCH_SEQUENCES,
+    FEWER_BRANCH_SEQUENCES,
     RESIDENTS,
     WORTH_SHARING,
     WORTH_WAITING,
@@ -58,6 +59,7 @@ class Cache:
         self._last: list[int] = []
         self._planned = (0, 0)  # the cells of a request, and of how many beside it, that the context is for
         self.whole_only = model.recurrent or model.hybrid
+        self._reserve = FEWER_BRANCH_SEQUENCES if self.whole_only else BRANCH_SEQUENCES
         self.abort = AbortSwitch()
         self.batch = Batch(BATCH_TOKENS)
         self.free: list[int] = []
@@ -90,7 +92,7 @@ class Cache:
             return False
         context, prefixes = self.context, self.prefixes
         resident, shared = prefixes.best(request.tokens)
-        while self._used() + request.cells - shared > context.cells or len(self.free) <= BRANCH_SEQUENCES:
+        while self._used() + request.cells - shared > context.cells or len(self.free) <= self._reserve:
             freed = prefixes.evict(spare=resident)
             if not freed:
                 if self._slots:
@@ -144,7 +146,7 @@ class Cache:
         if self._context is not None:
             self._context.free()
             self._context = self._prefixes = None  # also where no new one can be made
-        sequences = min(256, self._limits.parallel + RESIDENTS + BRANCH_SEQUENCES + 2)
+        sequences = min(256, self._limits.parallel + RESIDENTS + self._reserve + 2)
         settings = ContextSettings(
             cells=cells,
             sequences=sequences,
@@ -200,8 +202,13 @@ class Cache:
         cells = request.cells - shared
         sequence = self.free.pop()
         if nearest is not None and min(alike, nearest.past) > shared:
-            # Its cells may outlive it under this sequence, so they are counted here as well.
-            shared, cells, resident = min(alike, nearest.past), request.cells, None
+            # Its cells may outlive it under this sequence, so they are counted here as well, but for those
+            # of a resident that both stand on.
+            if resident is not None and nearest.resident is resident:
+                self.prefixes.lend(resident, sequence, shared)
+            else:
+                cells, resident = request.cells, None
+            shared = min(alike, nearest.past)
             self.context.fork(nearest.sequence, sequence, shared)
         elif resident is not None:
             self.prefixes.lend(resident, sequence, shared)
@@ -303,7 +310,7 @@ class Cache:
         stable = slot.request.stable
         if not self.whole_only or slot.request.many or slot.past != stable or not stable:
             return
-        if self._limits.sequential or len(self.free) <= BRANCH_SEQUENCES:
+        if self._limits.sequential or len(self.free) <= self._reserve:
             return
         sequence = self.free.pop()
         self.context.fork_whole(slot.sequence, sequence)

@@ -20,8 +20,10 @@ WORTH_WAITING = 128
 FOLLOWS_SECONDS = 0.05
 """How long the first of many prompts waits for the second before a context is made for them."""
 RESIDENTS = 4
-BRANCH_SEQUENCES = 24
-"""Sequences kept for labels of several tokens: each is a branch at the end of its prompt."""
+BRANCH_SEQUENCES = 48
+"""Sequences for labels of several tokens, branches at the end of a prompt: three for each row of a batch."""
+FEWER_BRANCH_SEQUENCES = 8
+"""The same where every sequence has a state of its own: recurrent and hybrid models."""
 
 
 @dataclass(frozen=True)
