@@ -26,6 +26,9 @@ from llmcli.engines.llama.tokens import Tokenizer
 from llmcli.messages import Completion, Usage
 from llmcli.models.resolve import resolve
 
+# Model and schedulers live in this process, and may end it badly at exit: not beside other tests.
+pytestmark = pytest.mark.slow
+
 SENTIMENT = "Is the sentiment of this text positive, neutral or negative?\n\n"
 TRANSLATE = "Translate this text to German:\n\n"
 LABELS = ("positive", "neutral", "negative")
