@@ -10,14 +10,11 @@ import pytest
 from ggufs import tiny
 
 from llmcli.engines.base import EngineOptions
-from llmcli.engines.llama import amx, wire
+from llmcli.engines.llama import wire
 from llmcli.engines.llama.calls import Call
 from llmcli.engines.llama.engine import LlamaEngine
 from llmcli.messages import Message, Prompt, Sampling
 from llmcli.models.resolve import ModelFile, resolve
-
-# Some tests load llama.cpp into this process. The first to do so settles for all what the kernel grants.
-amx.keep_off()
 
 
 def ask(text: str) -> Prompt:

@@ -26,7 +26,8 @@ from llmcli.engines.llama.tokens import Tokenizer
 from llmcli.messages import Completion, Usage
 from llmcli.models.resolve import resolve
 
-# Model and schedulers live in this process, and may end it badly at exit: not beside other tests.
+# In a process of their own (-n 0, this file alone): the small signal stack that keeps AMX off is too small
+# for Python's own signal handlers, and after another test has loaded llama.cpp it comes too late.
 pytestmark = pytest.mark.slow
 
 SENTIMENT = "Is the sentiment of this text positive, neutral or negative?\n\n"
