@@ -329,7 +329,7 @@ def quotes(text, script, **values):
 
 
 def yes_to(*parts, **keys):
-    question = "yes or no?\n\n"
+    question = ".\n\n"  # the end of "It is sentence 1 of 4.": no sentence stands so in the documents
     return Script(
         replies={question + part: {"yes": 9 - n, "no": 1 + n} for n, part in enumerate(parts)},
         default="no",

@@ -73,8 +73,8 @@ def test_the_messages_that_the_built_in_model_is_trained_on(name, values, messag
 
 
 def test_the_question_about_a_sentence_stands_between_document_and_sentence():
-    prompt = render_extract(built_in("summarize"), "The document.\n", "A sentence.", {})
-    question = "Is this sentence a main point of the text above, yes or no?"
+    prompt = render_extract(built_in("summarize"), "The document.\n", "A sentence.", (3, 40), {})
+    question = "Is this sentence a main point of the text above, yes or no? It is sentence 3 of 40."
     assert (Message("user", f"The document.\n\n{question}\n\nA sentence."),) == prompt.messages
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from mix import CHAT, DOCUMENT, PAIR, PROSE, SENTIMENT, WORDS
+from mix import CHAT, DOCUMENT, MOST_COUNTED, PAIR, PROSE, SENTIMENT, WORDS
 from sources import LANGUAGES, Chat, Document, Pair, Prose, Row, Sentiment, half, lines, parse
 from tokenizers import Tokenizer
 
@@ -135,7 +135,7 @@ def describe_vocabulary(sets: list[str], tokenizer: Tokenizer) -> dict[str, obje
 
     parts = {name: encode(text) for name, text in prompts().items()}
     for name, text in prompts().items():
-        joined = f"Wort.{text}" if text.startswith("\n") else f"{text}Wort."
+        joined = f"Wort.{text}" if text.startswith(("\n", " ")) else f"{text}Wort."
         assert sorted(encode(joined)) == sorted(parts[name] + encode("Wort.")), (
             f"prompt {name!r} does not split"
         )
@@ -145,6 +145,7 @@ def describe_vocabulary(sets: list[str], tokenizer: Tokenizer) -> dict[str, obje
         "bare": {word: encode(word) for word in WORDS},
         "spaced": {word: encode(f" {word}") for word in WORDS},
         "marks": {mark: encode(mark)[0] for mark in ",.?"},
+        "numbers": [encode(f" {number}") for number in range(MOST_COUNTED)],
     }
 
 

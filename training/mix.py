@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sources import GENRES, LANGUAGES, TOPICS
+from sources import GENRES, LANGUAGES, MAX_SENTENCES, TOPICS
 
 PAIR, SENTIMENT, DOCUMENT, CHAT, PROSE = range(5)
 END, USER, ASSISTANT = 0, 1, 2  # the tokenizer's control tokens
 
 # The share of all tokens that each task gets.
-SHARES = {"sentiment": 0.28, "translate": 0.50, "label": 0.06, "document": 0.12, "chat": 0.03, "prose": 0.01}
+SHARES = {"sentiment": 0.20, "translate": 0.46, "label": 0.05, "document": 0.25, "chat": 0.03, "prose": 0.01}
 
 # How often a row comes from a set, within its task.
 DRAWS = {
@@ -29,11 +29,11 @@ DRAWS = {
     "uci_sentences": 0.07,
     "xed_en": 0.13,
     "xed_multi": 0.10,
-    "arxiv_titles": 0.42,
-    "scitldr": 0.16,
-    "techdocs": 0.13,
+    "arxiv_titles": 0.30,
+    "scitldr": 0.20,
+    "techdocs": 0.17,
     "techdocs_multi": 0.07,
-    "digitalgov": 0.13,
+    "digitalgov": 0.20,
     "gov_posts": 0.05,
     "mts_dialog": 0.04,
     "persona_chat": 0.50,
@@ -53,6 +53,8 @@ ANSWER_WEIGHT, LABEL_WEIGHT, TEXT_WEIGHT, TEXT_CHANCE = 1.0, 8.0, 0.5, 0.25
 PASS = 300  # what a micro-batch costs beside its own tokens, in tokens: its pass over the weights
 
 LENGTH = {"sentiment": 256, "translate": 256, "label": 192, "chat": 256, "prose": 384}
+LATER_PART = 0.3
+MOST_COUNTED = 160  # sentences of a text
 DOCUMENT_LENGTHS = (256, 384, 384, 512, 900)
 
 # Other names for positive, neutral, negative, so that `llm label` learns to read its labels.
@@ -113,6 +115,7 @@ class Corpus:
         self.bare: dict[str, Tokens] = meta["bare"]  # a label as the answer
         self.spaced: dict[str, Tokens] = meta["spaced"]  # a label in a list, after its space
         self.marks: dict[str, int] = meta["marks"]
+        self.numbers: list[Tokens] = meta["numbers"]
         self.by_set = {name: np.flatnonzero(self.rows["set"] == i) for i, name in enumerate(self.sets)}
         self.by_word: dict[tuple[str, str], np.ndarray] = {}
         for column in ("label", "fine", "genre", "language"):
@@ -247,27 +250,35 @@ def document(corpus: Corpus, chance: np.random.Generator) -> Sequence:
     ]  # first word after a gap, bare, the rest
     length = int(chance.choice(DOCUMENT_LENGTHS))
     weaver = Weaver("document", chance)
-    text, shown = [], 0
-    for spaced, bare, rest in sentences:
-        if shown and len(text) + len(spaced) + len(rest) > length:
+    # A later part of a long text now and then, as `llm` reads a text over the context.
+    start = int(chance.integers(len(sentences))) if len(sentences) > 20 and chance.random() < LATER_PART else 0
+    text: Tokens = []
+    end = start
+    for spaced, bare, rest in sentences[start:]:
+        if end > start and len(text) + len(spaced) + len(rest) > length:
             break
-        text += [*(spaced if shown else bare), *rest]
-        shown += 1
+        text += [*(spaced if end > start else bare), *rest]
+        end += 1
     weaver.lay_trunk(([USER], 0.0), (text[:900], TEXT_WEIGHT))
-    if 0 < len(title) <= 40 and chance.random() < 0.8:
+    if start == 0 and 0 < len(title) <= 40 and chance.random() < 0.8:
         weaver.lay_branch((corpus.prompts["title"], 0.0), *reply(title))
-    if 0 < len(summary) < 90:
+    if start == 0 and 0 < len(summary) < 90:
         weaver.lay_branch((corpus.prompts["summarize"], 0.0), *reply(summary))
-    main = [i for i in range(shown) if int(corpus.main[row]) >> i & 1]
-    rest_of = [i for i in range(shown) if i not in main]
-    if main and rest_of:
-        asked = main + chance.permutation(rest_of)[: len(main) + 1].tolist()
-        for i in asked:
+    if corpus.main[row]:
+        main = [i for i in range(start, end) if int(corpus.main[row]) >> i & 1]
+        rest_of = [i for i in range(start, end) if i not in main]
+        count = len(sentences)
+        if count == MAX_SENTENCES:  # the rest was not kept: it may have been any number
+            count = int(chance.integers(count, MOST_COUNTED))
+        for i in [*main, *chance.permutation(rest_of)[: len(main) + 3]]:
             _, bare, rest = sentences[i]
             answer = corpus.bare["yes" if i in main else "no"]
-            weaver.lay_branch(
-                (corpus.prompts["extract"], 0.0), ([*bare, *rest][:80], 0.0), *reply(answer, LABEL_WEIGHT)
-            )
+            question = [
+                *(*corpus.prompts["extract"], *corpus.numbers[i + 1]),
+                *(*corpus.prompts["extract of"], *corpus.numbers[count]),
+                *corpus.prompts["extract end"],
+            ]
+            weaver.lay_branch((question, 0.0), ([*bare, *rest][:80], 0.0), *reply(answer, LABEL_WEIGHT))
     return weaver.sequence(1024)
 
 

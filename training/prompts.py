@@ -24,8 +24,9 @@ def prompts() -> dict[str, str]:
     parts["title"] = rendered("title", {}).removeprefix(text)
     parts["summarize"] = rendered("summarize", {"length": "short"}).removeprefix(text)
     summarize = template("summarize")
-    asked = render_extract(summarize, text, text, check_values(summarize, {})).messages[-1].content
-    parts["extract"] = asked.removeprefix(text).removesuffix(text)
+    asked = render_extract(summarize, text, text, (17, 23), check_values(summarize, {})).messages[-1].content
+    parts["extract"], rest = asked.removeprefix(text).removesuffix(text).split(" 17")
+    parts["extract of"], parts["extract end"] = rest.split(" 23")
     for to in LANGUAGES.values():
         parts[f"translate {to}"] = rendered("translate", {"to": to}).removesuffix(text)
         for source in LANGUAGES.values():

@@ -23,11 +23,18 @@ from llmcli.templates import render_extract
 
 LABELS = ("yes", "no")
 SENTENCES = {"short": 1, "medium": 3, "long": 6}  # by the template's parameter `length`
-_MARGIN = 8  # tokens: the answer, and what a sentence gains where it meets the prompt
+_MARGIN = 16  # tokens: the answer, the sentence's number, and what it gains where it meets the prompt
 
 _NO_SENTENCE = re.compile(r"\s*(?:#{1,6}\s|\|)")  # a heading, a table's row
 _WORD = re.compile(r"[⺀-鿿가-힯]|\w+")  # a Chinese or Korean character says as much as a word
 _LIST_ITEM = re.compile(r"\s*(?:[-*+•–]|\d{1,3}[.)])\s")
+
+
+class Candidate(Span, frozen=True):
+    """A sentence that can be a main point: the `number`th of `count`, from 1."""
+
+    number: int
+    count: int
 
 
 class Extract:
@@ -43,7 +50,8 @@ class Extract:
 
     def prompt(self, text: str, item: Any) -> Prompt:
         """Document, question, sentence."""
-        return render_extract(self.task.template, text, item.text, self.task.values)
+        place = (item.number, item.count)
+        return render_extract(self.task.template, text, item.text, place, self.task.values)
 
     def ask(self, prompts: Iterable[Prompt]) -> Iterator[tuple[int, LabelScores | LlmError]]:
         """The engine's scores of yes and no."""
@@ -86,7 +94,7 @@ class Extract:
         return msgspec.structs.replace(made, chunks=chunks, left_out=left_out)
 
     def _with_sentence(self, document: str) -> Prompt:
-        return render_extract(self.task.template, document, "-", self.task.values)
+        return render_extract(self.task.template, document, "-", (1, 1), self.task.values)
 
     def _result(self, text: str, spans: Sequence[Span], answers: Sequence[Any]) -> Result:
         """The likeliest sentences; of two that are equally likely the first."""
@@ -113,21 +121,24 @@ class Extract:
         return f"- {sentence}" if bullet else sentence
 
 
-def candidates(text: str) -> list[Span]:
+def candidates(text: str) -> list[Candidate]:
     """
     The sentences of a text, without headings, table rows and scraps, where there are others.
 
-    >>> [span.text for span in candidates("# News\\n\\nThe bridge is open again.")]
-    ['The bridge is open again.']
+    >>> [(it.text, it.number, it.count) for it in candidates("# News\\n\\nThe bridge is open again.")]
+    [('The bridge is open again.', 1, 1)]
     """
     found = [span for span in sentences(text) if any(map(str.isalpha, span.text))]
     whole = [
         span for span in found if not _NO_SENTENCE.match(span.text) and len(_WORD.findall(span.text)) >= 3
     ]
-    return whole or found
+    kept = whole or found
+    return [
+        Candidate(span.start, span.end, span.text, number, len(kept)) for number, span in enumerate(kept, 1)
+    ]
 
 
-def _by_part(spans: Sequence[Span], parts: Sequence[Span]) -> Iterator[tuple[str, Span]]:
+def _by_part(spans: Sequence[Candidate], parts: Sequence[Span]) -> Iterator[tuple[str, Candidate]]:
     """Each sentence with the part that it begins in."""
     number = 0
     for span in spans:

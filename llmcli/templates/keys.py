@@ -260,7 +260,7 @@ def _sampling(reading: Reading, key: str, node: yaml.Node) -> dict[str, Any]:
 
 
 def _extract(reading: Reading, key: str, node: yaml.Node) -> dict[str, Any]:
-    return {key: reading.prompt(node, key, frozenset()).strip()}
+    return {key: reading.prompt(node, key, frozenset({"number", "count"})).strip()}
 
 
 def _mode(reading: Reading, key: str, node: yaml.Node) -> dict[str, Any]:

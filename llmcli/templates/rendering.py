@@ -75,9 +75,16 @@ def render_reduce(template: Template, parts: Sequence[str], values: Mapping[str,
     return Prompt(messages=(*_system(template, values), Message("user", content)))
 
 
-def render_extract(template: Template, document: str, sentence: str, values: Mapping[str, Any]) -> Prompt:
-    """Document, yes/no question, sentence; the document first, so that its sentences share it."""
-    question = _filled(template, template.extract or "", values)
+def render_extract(
+    template: Template, document: str, sentence: str, place: tuple[int, int], values: Mapping[str, Any]
+) -> Prompt:
+    """
+    Document, yes/no question, sentence; the document first, so that its sentences share it.
+
+    `place` is the sentence's number, from 1, and how many there are: `number` and `count` in the question.
+    """
+    number, count = place
+    question = _filled(template, template.extract or "", {"number": number, "count": count, **values})
     content = f"{trimmed(document)}\n\n{question}\n\n{sentence.strip()}"
     return Prompt(messages=(*_system(template, values), Message("user", content)))
 
