@@ -251,7 +251,8 @@ def document(corpus: Corpus, chance: np.random.Generator) -> Sequence:
     length = int(chance.choice(DOCUMENT_LENGTHS))
     weaver = Weaver("document", chance)
     # A later part of a long text now and then, as `llm` reads a text over the context.
-    start = int(chance.integers(len(sentences))) if len(sentences) > 20 and chance.random() < LATER_PART else 0
+    later = len(sentences) > 20 and chance.random() < LATER_PART
+    start = int(chance.integers(len(sentences))) if later else 0
     text: Tokens = []
     end = start
     for spaced, bare, rest in sentences[start:]:

@@ -41,6 +41,8 @@ ENVIRONMENT = {
     # of 0.5B writes 24 tokens a second on an idle machine with 1,000 and with 3,000 and 26 with libgomp's
     # own 300,000; with both cores busy 10, 9 and 3.
     "GOMP_SPINCOUNT": "1000",
+    # numpy's own threads, which nothing here uses, cost a tenth of a second of the start.
+    "OPENBLAS_NUM_THREADS": "1",
 }
 
 
