@@ -19,6 +19,8 @@ import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
+from llmcli.engines.llama import amx
+
 TARGETS = ("llama-server", "llama-bench", "llama-batched-bench")
 OPTIONS = {
     "CMAKE_BUILD_TYPE": "Release",
@@ -28,7 +30,7 @@ OPTIONS = {
     "LLAMA_USE_PREBUILT_UI": "OFF",  # else it is fetched from the network
     "LLAMA_OPENSSL": "OFF",
 }
-# Built by GCC 12 the AMX code crashes (llmcli/engines/llama/amx.py); ours goes without it, so do the rivals.
+# The rivals go without AMX where ours does; where ours has it, set the CXXFLAGS that it was built with.
 NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 
 
@@ -71,7 +73,7 @@ def build(source: Path, folder: Path, jobs: int) -> dict[str, Path]:
     """Configure and build what is missing; gives the programs by name."""
     out = folder / "llama.cpp"
     options = [f"-D{name}={value}" for name, value in OPTIONS.items()]
-    if platform.machine() == "x86_64":
+    if platform.machine() == "x86_64" and not (amx.present() and amx.works()):
         options += [f"-DCMAKE_C_FLAGS={NO_AMX}", f"-DCMAKE_CXX_FLAGS={NO_AMX}"]
     subprocess.run(["cmake", "-S", str(source), "-B", str(out), *options], check=True)
     command = ["nice", "cmake", "--build", str(out), "-j", str(jobs), "--target", *TARGETS]

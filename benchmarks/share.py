@@ -116,7 +116,7 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=Task.rows)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    amx.keep_off()
+    amx.settle()
     ours, theirs = socket.socketpair()
     served = Child(Connection(theirs.detach()))
     speaker = Parent(Connection(ours.detach()))

@@ -26,6 +26,9 @@ settings.load_profile("llmcli")
 # Hundreds of processes start here, and each would compile the program anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Answers to the last digit, on every processor: tests/engines/test_llama_amx.py looks at these units.
+os.environ["LLMCLI_AMX"] = "0"
+
 LLM = Path(sys.executable).parent / "llm"
 
 
@@ -60,7 +63,7 @@ def llm_env(home: Path) -> dict[str, str]:
     ours = ("LLMCLI_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "RAY_ADDRESS", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     folders = {f"LLMCLI_{name.upper()}_DIR": str(home / name) for name in ("config", "data", "cache")}
-    return {**kept, **folders, "HOME": str(home)}
+    return {**kept, **folders, "HOME": str(home), "LLMCLI_AMX": "0"}
 
 
 def _obey_modes() -> None:

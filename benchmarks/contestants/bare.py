@@ -24,7 +24,7 @@ class Contestant:
     """A model, and a context of 512 tokens; with `model` one that is loaded already, as in share.py."""
 
     def __init__(self, task: Task, model: Model | None = None, log: Log | None = None) -> None:
-        amx.keep_off()
+        amx.settle()
         self._task = task
         self._log = log or Log()
         self._model = model or Model(str(task.model), self._log)

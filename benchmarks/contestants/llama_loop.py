@@ -23,7 +23,7 @@ class Contestant:
     """A `Llama` for each task, its context as small as the task allows."""
 
     def __init__(self, task: Task) -> None:
-        amx.keep_off()
+        amx.settle()
         self._task = task
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Contestant:
     def start(self) -> Measured:
         prompt = texts.rendered(self._task.model, self._task.labels()[1][:1])[0]
         program = (
-            "import sys; from llmcli.engines.llama import amx; amx.keep_off(); from llama_cpp import Llama; "
+            "import sys; from llmcli.engines.llama import amx; amx.settle(); from llama_cpp import Llama; "
             "llama = Llama(sys.argv[1], n_ctx=512, n_threads=int(sys.argv[2]), verbose=False); "
             "print(llama.create_completion(sys.argv[3], max_tokens=1, temperature=0.0)['choices'][0]['text'])"
         )

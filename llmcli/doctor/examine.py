@@ -106,9 +106,12 @@ def _is_ours(command: Path) -> bool:
 def _engine(engine: Engine) -> Iterator[Finding]:
     yield Finding("llama.cpp", "build", engine.build)
     features = " ".join(engine.features) or "none"
-    if "AMX_INT8" in engine.features and os.environ.get("LLMCLI_AMX") != "1":
-        features += " (AMX is kept off: some compilers break it; LLMCLI_AMX=1 turns it on)"
     yield Finding("llama.cpp", "CPU features", features, data=engine.system)
+    if engine.amx is False:
+        value = "is not used: this build of llama.cpp crashes in it (as GCC 12's do), or LLMCLI_AMX is 0"
+        yield Finding("llama.cpp", "Intel AMX", value, "note", hardware.SOUND_AMX)
+    elif engine.amx:
+        yield Finding("llama.cpp", "Intel AMX", "is used")
     yield Finding("llama.cpp", "GPU support", "yes" if engine.gpu_support else "no, CPU only")
     for device in engine.devices:
         value = f"{device.name}: {device.description}"

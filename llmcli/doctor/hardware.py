@@ -18,6 +18,10 @@ from msgspec import Struct
 _INSTALL = 'CMAKE_ARGS="{flags}" pip install --force-reinstall --no-cache-dir llama-cpp-python'
 
 
+# The flags keep GCC from dropping what AMX reads: llmcli/engines/llama/amx.py.
+SOUND_AMX = 'CXXFLAGS="-fno-tree-dse -fno-dse" pip install --force-reinstall --no-cache-dir llama-cpp-python'
+
+
 class Backend(Struct, frozen=True):
     """A way to build llama.cpp."""
 

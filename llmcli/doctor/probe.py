@@ -30,12 +30,17 @@ class Device(Struct, frozen=True):
 
 
 class Engine(Struct, frozen=True):
-    """The installed llama.cpp: its build, its CPU features (`system`, as it prints them), its devices."""
+    """
+    The installed llama.cpp: its build, its CPU features (`system`, as it prints them), its devices.
+
+    `amx`: whether it may use the processor's AMX units; None where the processor has none.
+    """
 
     build: str
     system: str
     gpu_support: bool
     devices: tuple[Device, ...]
+    amx: bool | None = None
 
     @property
     def features(self) -> list[str]:
@@ -78,11 +83,13 @@ def main() -> None:
 
     from llmcli.engines.llama import amx, library
 
-    amx.keep_off()  # as the engine's child does
+    usable = amx.works() if amx.present() else None
+    amx.settle()  # as the engine's child does
     said: dict[str, Any] = {
         "build": library.build(),
         "system": library.system_info().strip(),
         "gpu_support": library.supports_gpu(),
         "devices": [asdict(device) for device in library.devices()],
+        "amx": usable,
     }
     sys.stdout.write(json.dumps(said) + "\n")

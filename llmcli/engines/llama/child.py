@@ -42,7 +42,7 @@ DEFAULT_PARALLEL = 32
 def main() -> None:
     """Serve the parent on the file descriptor named on the command line, until it goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it cancels on the wire
-    amx.keep_off()
+    amx.settle()
     connection = Connection(int(sys.argv[1]))
     Child(connection).run()
 
