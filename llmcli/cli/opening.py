@@ -44,7 +44,7 @@ def choose(env: Environment, options: ModelOptions) -> Chosen:
 
         model = resolve(reference)
         templates = model.entry.templates if model.entry else {}
-    return Chosen(reference, options.engine_options(settings, env.verbose), model, templates)
+    return Chosen(reference, options.engine_options(settings), model, templates)
 
 
 @contextmanager
@@ -56,6 +56,8 @@ def opened(env: Environment, chosen: Chosen) -> Iterator[Engine]:
     engine = engines.open_engine(chosen.reference, chosen.options, chosen.model)
     env.activity = lambda: engine.activity
     try:
+        if env.verbose:
+            env.note(engine.where)
         yield engine
     finally:
         env.status("")

@@ -87,7 +87,7 @@ class ModelOptions:
         bool, _model("--sequential", help="One text at a time: slower, the same answer on every run.")
     ] = False
 
-    def engine_options(self, settings: Config, verbose: bool = False) -> EngineOptions:
+    def engine_options(self, settings: Config) -> EngineOptions:
         """These options as an engine takes them; what none gives is as the settings say."""
         from llmcli.engines.base import EngineOptions
 
@@ -100,7 +100,6 @@ class ModelOptions:
             prefix_cache=settings.prefix_cache * 10**6,
             lora=tuple(_lora(value) for value in self.lora or ()),
             sequential=self.sequential,
-            verbose=verbose,
         )
 
 

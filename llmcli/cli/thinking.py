@@ -27,6 +27,11 @@ class ThinkingEngine:
         """The engine's."""
         return self._engine.activity
 
+    @property
+    def where(self) -> str:
+        """The engine's."""
+        return self._engine.where
+
     def count_tokens(self, items: Sequence[Prompt | str]) -> list[int]:
         """Tokens of each item, with thinking on."""
         return self._engine.count_tokens([item if isinstance(item, str) else _on(item) for item in items])

@@ -43,7 +43,6 @@ class EngineOptions(Struct, frozen=True):
     temperature_scale: float = 1.0
     started: float | None = None
     prefix_cache: int = 0
-    verbose: bool = False
 
 
 class EngineInfo(Struct, frozen=True):
@@ -82,6 +81,11 @@ class Engine(Protocol):
     @property
     def activity(self) -> str:
         """What it is busy with, for somebody who waits ("loading the model, 40%"), or nothing."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """What answers and where it runs, in one line; waits for the model."""
         ...
 
     def count_tokens(self, items: Sequence[Prompt | str]) -> list[int]:

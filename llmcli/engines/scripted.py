@@ -94,6 +94,7 @@ class ScriptedEngine:
     """Answers from a script; see this file's top."""
 
     activity = ""
+    where = "a script"
 
     def __init__(
         self, script: Script, *, name: str = "script", sha256: str = "", log: Path | None = None

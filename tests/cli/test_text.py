@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -405,6 +406,14 @@ def test_verbose_counts_tokens_and_time(call, model):
 
     assert said.out == "A title\n"
     assert "llm: note: 1 text, 9 tokens read, 2 written, 0.0 s\n" in said.err
+
+
+def test_verbose_says_what_runs_where(llm):
+    said = llm("sentiment", "-v", "--threads", "1", "--parallel", "3", "--text", "I love it.")
+
+    assert said.stdout == "positive\n"
+    runs = r"llm: note: starter: \S+ .*Q8_0, .+, 1 thread, a context of 1,024 tokens, up to 3 texts at once\n"
+    assert re.match(runs, said.stderr)
 
 
 def test_a_dry_run_shows_the_prompt_and_asks_nothing(call, model, work, asked):

@@ -145,7 +145,9 @@ class Child:
             raise ModelError(f"{load.path} is an encoder model, which this program cannot run")
         on_gpu = min(count, model.layers + 1)
         place = f"{on_gpu} of {model.layers + 1} layers on {gpus[0].description}" if on_gpu else "CPU"
-        self._where = f"{model.description()}, {place}, {load.threads} threads"
+        self._where = (
+            f"{model.description()}, {place}, {load.threads} thread{'s' if load.threads != 1 else ''}"
+        )
         return model
 
     def _chat_template(self, load: wire.Load) -> ChatTemplate | None:

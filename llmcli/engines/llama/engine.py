@@ -121,8 +121,12 @@ class LlamaEngine:
 
     @property
     def where(self) -> str:
-        """The model and what runs where, in one line."""
-        return self._loaded().where
+        """The model, its layers' place, threads and room, in one line; waits for the model."""
+        loaded = self._loaded()
+        together = "one text" if loaded.parallel == 1 else f"up to {loaded.parallel} texts"
+        return (
+            f"{self._model.name}: {loaded.where}, a context of {loaded.context:,} tokens, {together} at once"
+        )
 
     def count_tokens(self, items: Sequence[Prompt | str]) -> list[int]:
         """Tokens of prompts through the chat template, and of texts as they stand."""

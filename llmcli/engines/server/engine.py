@@ -101,6 +101,11 @@ class ServerEngine:
         names = tuple(labels)
         return self._each(prompts, lambda prompt, cancel: self._score(prompt, names, cancel))
 
+    @property
+    def where(self) -> str:
+        """The model's name and the server's address."""
+        return f"{self.info.model} at {self._reference.url}"
+
     def close(self) -> None:
         """Break off what is under way and close the connections."""
         with self._lock:
