@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from llmcli.models.gguf import GgufHeader
 
-UBATCH = 512  # tokens of one pass, llama.cpp's default
+UBATCH = 512  # tokens of one pass on a GPU; on a processor it is half of that
 CELLS = 256  # the KV cache grows in steps of so many tokens
 CONTEXTS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 1048576)
 SHARE = 0.5  # of the free memory, for context beside the weights: design, section 3

@@ -16,7 +16,6 @@ from llmcli.engines.llama.library import LoadError, Log, Model
 from llmcli.engines.llama.prefix_files import PrefixFiles
 from llmcli.engines.llama.prefixes import Prefixes, Resident
 from llmcli.engines.llama.requests import (
-    BATCH_TOKENS,
     BRANCH_SEQUENCES,
     FEWER_BRANCH_SEQUENCES,
     RESIDENTS,
@@ -61,7 +60,7 @@ class Cache:
         self.whole_only = model.recurrent or model.hybrid
         self._reserve = FEWER_BRANCH_SEQUENCES if self.whole_only else BRANCH_SEQUENCES
         self.abort = AbortSwitch()
-        self.batch = Batch(BATCH_TOKENS)
+        self.batch = Batch(self._limits.batch)
         self.free: list[int] = []
         self.files: PrefixFiles | None = None
         self.decode_seconds = 0.0
@@ -150,7 +149,7 @@ class Cache:
         settings = ContextSettings(
             cells=cells,
             sequences=sequences,
-            batch=BATCH_TOKENS,
+            batch=self._limits.batch,
             threads=self._limits.threads,
             flash_attention=self._limits.flash_attention,
             kv_type=self._limits.kv_type,
@@ -188,7 +187,7 @@ class Cache:
     def open(self, request: Request, nearest: Slot | None, alike: int) -> Slot:
         """A sequence for a request, forked from the longest resident prefix or the nearest slot."""
         if self._limits.sequential:
-            # The result must depend on this prompt alone: an empty cache, fixed pieces of 512.
+            # The result must depend on this prompt alone: an empty cache, pieces of a fixed size.
             while freed := self.prefixes.evict():
                 self.free += freed
             self.context.clear_all()
@@ -262,9 +261,9 @@ class Cache:
         if resident is not None:
             self.prefixes.fork(resident, sequence, shared)
         try:
-            for start in range(shared, len(tokens), BATCH_TOKENS):
+            for start in range(shared, len(tokens), self._limits.batch):
                 self.batch.clear()
-                self.batch.add(sequence, start, tokens[start : start + BATCH_TOKENS])
+                self.batch.add(sequence, start, tokens[start : start + self._limits.batch])
                 self.decode()
         except (Aborted, NoRoom, EngineCrashed) as reason:
             self.context.clear(sequence)
@@ -302,7 +301,7 @@ class Cache:
         stable = slot.request.stable
         keeps = self.whole_only and not self._limits.sequential and not slot.request.many
         if not keeps or slot.past >= stable:
-            return BATCH_TOKENS
+            return self._limits.batch
         return stable - slot.past
 
     def keep_snapshot(self, slot: Slot) -> None:

@@ -25,7 +25,7 @@ from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.context import KV_TYPES
 from llmcli.engines.llama.library import LoadError, Log, Model, build, devices, supports_gpu
 from llmcli.engines.llama.prefix_files import PrefixFiles
-from llmcli.engines.llama.requests import Limits, Request, too_long
+from llmcli.engines.llama.requests import CPU_BATCH, GPU_BATCH, Limits, Request, too_long
 from llmcli.engines.llama.scheduler import Scheduler
 from llmcli.engines.llama.thinking import Marks
 from llmcli.engines.llama.tokens import Tokenizer
@@ -101,6 +101,7 @@ class Child:
             flash_attention=load.flash_attention,
             kv_type=load.kv_type,
             sequential=load.sequential,
+            batch=GPU_BATCH if self._on_gpu else CPU_BATCH,
         )
         self._scheduler = Scheduler(
             model, self._limits, self._log, self._emit, self._report, load.temperature_scale
@@ -143,7 +144,7 @@ class Child:
             raise ModelError(f"{load.path} cannot be loaded: {error}") from error
         if model.encoder:
             raise ModelError(f"{load.path} is an encoder model, which this program cannot run")
-        on_gpu = min(count, model.layers + 1)
+        self._on_gpu = on_gpu = min(count, model.layers + 1)
         place = f"{on_gpu} of {model.layers + 1} layers on {gpus[0].description}" if on_gpu else "CPU"
         self._where = (
             f"{model.description()}, {place}, {load.threads} thread{'s' if load.threads != 1 else ''}"

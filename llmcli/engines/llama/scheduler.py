@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from llmcli.engines.llama.cache import Aborted, Cache, NoRoom
 from llmcli.engines.llama.library import Array, LoadError, Log, Model
-from llmcli.engines.llama.requests import BATCH_TOKENS, FOLLOWS_SECONDS, Event, Limits, Request, Slot
+from llmcli.engines.llama.requests import FOLLOWS_SECONDS, Event, Limits, Request, Slot
 from llmcli.engines.llama.samplers import Candidates
 from llmcli.engines.llama.scoring import Added, Scoring
 from llmcli.errors import BadConfig, EngineCrashed, LlmError, UnusableAnswer
@@ -104,7 +104,7 @@ class Scheduler:
         limit = 1 if self._limits.sequential else self._limits.parallel
         pending = sum(len(slot.pending) for slot in self._slots)
         # When the next batch is full, more would only widen the cache that all attend to.
-        while self._waiting and len(self._slots) < limit and pending < BATCH_TOKENS:
+        while self._waiting and len(self._slots) < limit and pending < self._limits.batch:
             request = self._waiting[0]
             try:
                 if not self.cache.make_room(request):
@@ -219,7 +219,7 @@ class Scheduler:
         if len(runs) == 1 and len(runs[0][0].pending) > 1:
             slot = runs[0][0]
             total = len(slot.request.tokens)
-            if total > BATCH_TOKENS:
+            if total > self._limits.batch:
                 self._progress(f"reading {slot.past:,} of {total:,} tokens")
 
     # answers
