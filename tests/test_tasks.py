@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import threading
 from queue import Queue
 
@@ -379,6 +380,18 @@ def test_the_best_sentences_of_a_document_over_the_context(engine):
     assert [span.text.split()[2] for span in result.spans] == ["7", "150", "199"]
     assert all(DOCUMENT[span.start : span.end] == span.text for span in result.spans)
     assert result.chunks > 9
+
+
+def test_the_best_of_all_parts_are_weighed_again_in_one_text(tmp_path):
+    log = tmp_path / "asked.jsonl"
+    script = yes_to("Sentence number 150 ", "Sentence number 7 ", context=150)
+    engine = ScriptedEngine(script, log=log)
+    Task("summarize", engine, mode="extract", length="short").one(DOCUMENT)
+    last = log.read_text().splitlines()[-1]
+
+    assert "Sentence number 7 tells of a thing.\\n" in last and "Sentence number 150 " in last
+    [(number, count)] = set(re.findall(r"It is sentence (\d+) of (\d+)", last))
+    assert number == count and 2 < int(count) < 30
 
 
 @pytest.mark.parametrize(("side", "number"), [("tail", "0"), ("head", "199")])

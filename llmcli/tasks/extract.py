@@ -2,13 +2,14 @@
 Pick the main sentences of a text: verbatim, in order, nothing invented.
 
 Each sentence is put to the model with the document before it, "is this a main point, yes or no?", and
-the likeliest are kept. A document over the context is read in parts, and the best of all parts are kept.
+the likeliest are kept. A document over the context is read in parts; the best of each part, put together as a
+text of their own, are then asked about again, so that all are weighed in one context.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -88,10 +89,23 @@ class Extract:
             parts = pieces(task, work.text, self._with_sentence, fits, error)
             asked = list(_by_part(spans, parts))
             chunks = len(parts)
-        prompts = (self.prompt(document, span) for document, span in asked)
-        answers = in_full(self.ask(prompts), len(asked), task.notify, "sentence")
+        answers = self._weigh(asked)
+        usage = total(answer.usage for answer in answers)
+        if chunks > 1:
+            room = {span.start: size + 1 for span, size in zip(work.items, sizes)}  # and a line's end
+            digest = _numbered(_best_of_parts(asked, answers, self._wanted + 1, room, fits))
+            if len(digest) > self._wanted:
+                document = "\n".join(span.text for span in digest)
+                asked = [(document, span) for span in digest]
+                answers = self._weigh(asked)
+                usage = total([usage, *(answer.usage for answer in answers)])
         made = self._result(work.text, [span for _, span in asked], answers)
-        return msgspec.structs.replace(made, chunks=chunks, left_out=left_out)
+        return msgspec.structs.replace(made, chunks=chunks, left_out=left_out, usage=usage)
+
+    def _weigh(self, asked: Sequence[tuple[str, Candidate]]) -> list[LabelScores]:
+        """The scores of sentences, each asked about with its document."""
+        prompts = (self.prompt(document, span) for document, span in asked)
+        return in_full(self.ask(prompts), len(asked), self.task.notify, "sentence")
 
     def _with_sentence(self, document: str) -> Prompt:
         return render_extract(self.task.template, document, "-", (1, 1), self.task.values)
@@ -132,10 +146,39 @@ def candidates(text: str) -> list[Candidate]:
     whole = [
         span for span in found if not _NO_SENTENCE.match(span.text) and len(_WORD.findall(span.text)) >= 3
     ]
-    kept = whole or found
+    return _numbered(whole or found)
+
+
+def _numbered(spans: Sequence[Span]) -> list[Candidate]:
     return [
-        Candidate(span.start, span.end, span.text, number, len(kept)) for number, span in enumerate(kept, 1)
+        Candidate(span.start, span.end, span.text, number, len(spans)) for number, span in enumerate(spans, 1)
     ]
+
+
+def _best_of_parts(
+    asked: Sequence[tuple[str, Candidate]],
+    answers: Sequence[LabelScores],
+    most: int,
+    sizes: Mapping[int, int],
+    room: int,
+) -> list[Candidate]:
+    """
+    At most so many sentences of each part, the likeliest, in the text's order.
+
+    Together they take at most `room` tokens, of which `sizes` has each one's by its start: the best of every
+    part comes before any part's second.
+    """
+    parts: dict[str, list[tuple[float, Candidate]]] = {}
+    for (document, span), answer in zip(asked, answers):
+        parts.setdefault(document, []).append((-_rank(answer), span))
+    ranked = [sorted(part, key=lambda pair: pair[0]) for part in parts.values()]
+    kept = []
+    for place in range(most):
+        for part in ranked:
+            if place < len(part) and sizes[part[place][1].start] <= room:
+                kept.append(part[place][1])
+                room -= sizes[kept[-1].start]
+    return sorted(kept, key=lambda span: span.start)
 
 
 def _by_part(spans: Sequence[Candidate], parts: Sequence[Span]) -> Iterator[tuple[str, Candidate]]:

@@ -65,9 +65,9 @@ def test_sentences_have_their_language(starter):
 @pytest.mark.parametrize(
     ("text", "to", "expected"),
     [
-        ("Where is the train station?", "de", "Wo ist der Bahnhof?"),
+        ("I have two children.", "de", "Ich habe zwei Kinder."),
         ("Where is the train station?", "es", "¿Dónde está la estación?"),
-        ("Wo ist mein Buch?", "en", "Where is my book?"),
+        ("Er wohnt in Berlin.", "en", "He lives in Berlin."),
         ("Mi madre trabaja en un hospital.", "en", "My mother works in a hospital."),
     ],
 )
