@@ -394,6 +394,13 @@ def test_the_best_of_all_parts_are_weighed_again_in_one_text(tmp_path):
     assert number == count and 2 < int(count) < 30
 
 
+@pytest.mark.parametrize("context", [75, 90, 120, 200])
+def test_what_is_weighed_again_fits_into_the_context(context):
+    result = quotes(DOCUMENT, Script(default="yes", context=context), length="medium")
+    assert not isinstance(result, LlmError), result
+    assert len(result.spans) == 3
+
+
 @pytest.mark.parametrize(("side", "number"), [("tail", "0"), ("head", "199")])
 def test_quotes_of_a_cut_document_keep_their_places_in_the_whole(side, number):
     script = yes_to(f"Sentence number {number} ", context=150)

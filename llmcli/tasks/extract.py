@@ -92,8 +92,9 @@ class Extract:
         answers = self._weigh(asked)
         usage = total(answer.usage for answer in answers)
         if chunks > 1:
-            room = {span.start: size + 1 for span, size in zip(work.items, sizes)}  # and a line's end
-            digest = _numbered(_best_of_parts(asked, answers, self._wanted + 1, room, fits))
+            costs = {span.start: size + 1 for span, size in zip(work.items, sizes)}  # and a line's end
+            [around] = task.count([self._with_sentence("")])
+            digest = _numbered(_best_of_parts(asked, answers, self._wanted + 1, costs, fits - around))
             if len(digest) > self._wanted:
                 document = "\n".join(span.text for span in digest)
                 asked = [(document, span) for span in digest]
@@ -159,14 +160,14 @@ def _best_of_parts(
     asked: Sequence[tuple[str, Candidate]],
     answers: Sequence[LabelScores],
     most: int,
-    sizes: Mapping[int, int],
+    costs: Mapping[int, int],
     room: int,
 ) -> list[Candidate]:
     """
     At most so many sentences of each part, the likeliest, in the text's order.
 
-    Together they take at most `room` tokens, of which `sizes` has each one's by its start: the best of every
-    part comes before any part's second.
+    Together they take at most `room` tokens; `costs` has each one's by its start. The best of every part come
+    before any part's second, and of these the likeliest first.
     """
     parts: dict[str, list[tuple[float, Candidate]]] = {}
     for (document, span), answer in zip(asked, answers):
@@ -174,10 +175,12 @@ def _best_of_parts(
     ranked = [sorted(part, key=lambda pair: pair[0]) for part in parts.values()]
     kept = []
     for place in range(most):
-        for part in ranked:
-            if place < len(part) and sizes[part[place][1].start] <= room:
-                kept.append(part[place][1])
-                room -= sizes[kept[-1].start]
+        for _, span in sorted(
+            (part[place] for part in ranked if place < len(part)), key=lambda pair: pair[0]
+        ):
+            if costs[span.start] <= room:
+                kept.append(span)
+                room -= costs[span.start]
     return sorted(kept, key=lambda span: span.start)
 
 
