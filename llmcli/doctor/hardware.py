@@ -15,11 +15,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-_INSTALL = 'CMAKE_ARGS="{flags}" pip install --force-reinstall --no-cache-dir llama-cpp-python'
-
-
+REINSTALL = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
 # The flags keep GCC from dropping what AMX reads: llmcli/engines/llama/amx.py.
-SOUND_AMX = 'CXXFLAGS="-fno-tree-dse -fno-dse" pip install --force-reinstall --no-cache-dir llama-cpp-python'
+SOUND_AMX = f'CXXFLAGS="-fno-tree-dse -fno-dse" {REINSTALL}'
 
 
 class Backend(Struct, frozen=True):
@@ -32,7 +30,7 @@ class Backend(Struct, frozen=True):
     @property
     def install(self) -> str:
         """The one line that installs llama.cpp with it."""
-        return _INSTALL.format(flags=self.flags)
+        return f'CMAKE_ARGS="{self.flags}" {REINSTALL}'
 
 
 CUDA = Backend("CUDA", "-DGGML_CUDA=on")

@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from llmcli.doctor.hardware import REINSTALL
 from llmcli.errors import EngineCrashed
 
 PROGRAM = "import sys; sys.path.pop(0); from llmcli.doctor.probe import main; main()"
@@ -74,17 +75,13 @@ def ask() -> Engine:
     return Engine(**{**said, "devices": tuple(Device(**device) for device in said["devices"])})
 
 
-REINSTALL = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
-
-
 def main() -> None:
     """In the child: print what llama.cpp says."""
     from dataclasses import asdict
 
     from llmcli.engines.llama import amx, library
 
-    usable = amx.works() if amx.present() else None
-    amx.settle()  # as the engine's child does
+    usable = amx.settle()  # as the engine's child does
     said: dict[str, Any] = {
         "build": library.build(),
         "system": library.system_info().strip(),

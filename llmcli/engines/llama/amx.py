@@ -48,10 +48,18 @@ class _Stack(ctypes.Structure):
 _MEMORY = ctypes.create_string_buffer(SMALL_STACK)  # the kernel keeps its address: it lives as long as we do
 
 
-def settle() -> None:
-    """Keep AMX off where it is there and does not work; call it before llama.cpp is used."""
-    if present() and not works():
+def settle() -> bool | None:
+    """
+    Keep AMX off where it is there and does not work; call it before llama.cpp is used.
+
+    Gives whether it may be used; None where the processor has none.
+    """
+    if not present():
+        return None
+    usable = works()
+    if not usable:
         keep_off()
+    return usable
 
 
 def present() -> bool:
