@@ -159,6 +159,11 @@ class Model(nn.Module):
         for block in self.blocks:
             block.dropout.p = share
 
+    def compile_blocks(self) -> None:
+        """Fuse what stands between the products. One compiled block serves all layers and all lengths."""
+        for block in self.blocks:
+            block.forward = torch.compile(block.forward, dynamic=True)
+
     def round_weights(self, on: bool) -> None:
         for module in self.modules():
             if isinstance(module, Linear):

@@ -251,6 +251,8 @@ def train(options: argparse.Namespace) -> None:
         run.model.load_state_dict(read_weights(options.start), strict=False)
     run.model.round_weights(options.round)
     run.model.drop_out(options.dropout)
+    if options.compile:
+        run.model.compile_blocks()
     if first:
         print(f"{parameters(run.model):,} parameters on {device}, from step {run.step}", flush=True)
 
@@ -317,6 +319,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--round", action="store_true", help="round the weights as Q4_0 does")
     parser.add_argument("--dropout", type=float, default=0.0, help="for many epochs over the same rows")
+    parser.add_argument("--compile", action="store_true", help="with TorchInductor: needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--step-tokens", type=int, default=8192)
     parser.add_argument("--micro-tokens", type=int, default=4096)

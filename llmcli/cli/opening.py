@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmcli import config, engines
@@ -32,6 +32,12 @@ class Chosen:
     options: EngineOptions
     model: ModelFile | None
     templates: Mapping[str, Mapping[str, Any]]
+
+    def to_run(self, **options: Any) -> Chosen:
+        """The same model, its engine opened with these options."""
+        from msgspec import structs
+
+        return replace(self, options=structs.replace(self.options, **options))
 
 
 def choose(env: Environment, options: ModelOptions) -> Chosen:

@@ -91,6 +91,8 @@ def prepare(asked: Asked, env: Environment) -> Task:
     if chosen.kind in ("rows", "lines"):
         model = _on_its_first_day(model, asked.output.output, env)
     template = _for_model(asked, model)
+    if chosen.kind == "document" and template.mode != "extract":
+        model = model.to_run(brief=True)
     if template.mode == "label":
         label_set(template, values)
     elif asked.output.probabilities:
@@ -133,14 +135,10 @@ def _keep_the_input(chosen: Inputs, output: str | None, env: Environment) -> Non
 
 def _on_its_first_day(model: Chosen, output: str | None, env: Environment) -> Chosen:
     """A job of rows that is resumed renders the date of the day on which it began."""
-    from dataclasses import replace
-
-    from msgspec import structs
-
     from llmcli.rows.journal import start_of
 
     begun = start_of(None if output in (None, "-") else (env.cwd / str(output)).resolve())
-    return replace(model, options=structs.replace(model.options, started=begun))
+    return model.to_run(started=begun)
 
 
 def _for_model(asked: Asked, model: Chosen) -> Template:

@@ -15,11 +15,12 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from llmcli import paths
+from llmcli import machine, paths
 from llmcli.engines.llama import amx, wire
 from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.context import KV_TYPES
@@ -42,16 +43,17 @@ DEFAULT_PARALLEL = 32
 def main() -> None:
     """Serve the parent on the file descriptor named on the command line, until it goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it cancels on the wire
-    amx.settle()
+    has_amx = bool(amx.settle())
     connection = Connection(int(sys.argv[1]))
-    Child(connection).run()
+    Child(connection, has_amx).run()
 
 
 class Child:
     """One loaded model and its three threads."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, has_amx: bool) -> None:
         self._connection = connection
+        self._has_amx = has_amx
         self._sending = threading.Lock()
         self._work: queue.SimpleQueue[wire.ToChild] = queue.SimpleQueue()
         self._tokenized = threading.Event()
@@ -133,13 +135,15 @@ class Child:
         if layers == "auto" and gpus:
             count = _layers_that_fit(Path(load.path).stat().st_size, max(gpu.free for gpu in gpus))
         try:
-            model = Model(
-                load.path,
-                self._log,
-                gpu_layers=count,
-                no_space_prefix=load.space_prefix is not None,
-                progress=lambda fraction: self._report(f"loading the model, {fraction:.0%}"),
-            )
+            with self._copy_for_amx(load, count) as copy:
+                model = Model(
+                    copy or load.path,
+                    self._log,
+                    gpu_layers=count,
+                    no_space_prefix=load.space_prefix is not None,
+                    mapped=copy is None,
+                    progress=lambda fraction: self._report(f"loading the model, {fraction:.0%}"),
+                )
         except LoadError as error:
             raise ModelError(f"{load.path} cannot be loaded: {error}") from error
         if model.encoder:
@@ -147,9 +151,18 @@ class Child:
         self._on_gpu = on_gpu = min(count, model.layers + 1)
         place = f"{on_gpu} of {model.layers + 1} layers on {gpus[0].description}" if on_gpu else "CPU"
         self._where = (
-            f"{model.description()}, {place}, {load.threads} thread{'s' if load.threads != 1 else ''}"
+            f"{model.description()}{' (q5_0 as q8_0 for AMX)' if copy else ''}, {place}, "
+            f"{load.threads} thread{'s' if load.threads != 1 else ''}"
         )
         return model
+
+    def _copy_for_amx(self, load: wire.Load, gpu_layers: int) -> AbstractContextManager[str | None]:
+        """A context that gives the path of a copy, or None."""
+        if not (load.widen and self._has_amx) or gpu_layers:
+            return nullcontext()
+        from llmcli.engines.llama.widening import widened
+
+        return widened(load.path, machine.free_memory(), load.threads)
 
     def _chat_template(self, load: wire.Load) -> ChatTemplate | None:
         source = load.chat_template or self._model.chat_template()

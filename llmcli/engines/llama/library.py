@@ -138,10 +138,13 @@ class Model:
         *,
         gpu_layers: int = 0,
         no_space_prefix: bool = False,
+        mapped: bool = True,
         progress: Callable[[float], None] | None = None,
     ) -> None:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        if not mapped:  # nothing of the file is needed once it is loaded
+            params.load_mode = lib.LLAMA_LOAD_MODE_NONE
         if no_space_prefix:
             overrides = (lib.llama_model_kv_override * 2)()
             overrides[0].tag = lib.LLAMA_KV_OVERRIDE_TYPE_BOOL

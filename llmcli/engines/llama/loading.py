@@ -45,6 +45,7 @@ def load_message(
         started=started,
         prefix_key=_prefix_key(model, options) if options.prefix_cache else "",
         prefix_bytes=options.prefix_cache,
+        widen=not options.brief and not options.sequential,
     )
 
 

@@ -23,7 +23,7 @@ class Load(Struct, frozen=True, tag=True):
     Load a model; the first message, answered by Loaded or by Failed with id 0.
 
     `prefix_key` is the hashes of model and adapters: without it no prefix is kept on disk; `prefix_bytes` is
-    what all of them may take there.
+    what all of them may take there. `widen` allows to spend time and memory on a copy that is read faster.
     """
 
     path: str
@@ -44,6 +44,7 @@ class Load(Struct, frozen=True, tag=True):
     started: float
     prefix_key: str = ""
     prefix_bytes: int = 0
+    widen: bool = False
 
 
 class Generate(Struct, frozen=True, tag=True):

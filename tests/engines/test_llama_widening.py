@@ -1,0 +1,121 @@
+"""q5_0 and iq4_nl as q8_0: the same numbers to the last bit, by llama.cpp's own reading of all three."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+import pytest
+from engines.conftest import ask
+from ggufs import tiny
+from llama_cpp._ggml import libggml
+
+from llmcli.engines.base import EngineOptions
+from llmcli.engines.llama import amx, widening
+from llmcli.engines.llama.engine import LlamaEngine
+from llmcli.engines.llama.library import LoadError
+from llmcli.models.gguf_reader import read_header
+from llmcli.models.resolve import ModelFile
+
+PLENTY = 1 << 40
+Q5_0_FILE, IQ4_NL_FILE = 8, 25  # llama_ftype, llama.h: all matrices of one type
+
+
+def values(kind: str, blocks: bytes, count: int) -> np.ndarray:
+    """What llama.cpp reads in such blocks: `count` float32."""
+    out = np.empty(count, np.float32)
+    read = libggml[f"dequantize_row_{kind}"]
+    read.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64]
+    read(blocks, out.ctypes.data, count)
+    return out
+
+
+def quantised(folder: Path, file_type: int) -> Path:
+    source, target = tiny("qwen2", layers=2).write(folder / "f32.gguf"), folder / "small.gguf"
+    options = llama_cpp.llama_model_quantize_default_params()
+    options.ftype, options.pure = file_type, True
+    done = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(options))
+    assert done == 0
+    return target
+
+
+@pytest.mark.parametrize(
+    ("kind", "convert", "size"),
+    [("q5_0", widening.from_q5_0, 22), ("iq4_nl", widening.from_iq4_nl, 18)],
+)
+def test_every_block_says_the_same(kind, convert, size):
+    chance = np.random.default_rng(1)
+    blocks = chance.integers(0, 256, (5000, size), np.uint8)
+    blocks[:, :2] = chance.normal(size=5000).astype(np.float16).view(np.uint8).reshape(-1, 2)
+    wide = convert(blocks)
+
+    assert wide.shape == (5000, widening.WIDE)
+    expected = values(kind, blocks.tobytes(), 5000 * 32)
+    assert len(np.unique(expected)) > 10_000
+    assert (values("q8_0", wide.tobytes(), 5000 * 32) == expected).all()
+
+
+@pytest.mark.parametrize(("file_type", "narrow"), [(Q5_0_FILE, "Q5_0"), (IQ4_NL_FILE, "IQ4_NL")])
+def test_a_whole_file_is_the_same_model(tmp_path, file_type, narrow):
+    source = quantised(tmp_path, file_type)
+    before = read_header(source)
+    with widening.widened(str(source), PLENTY, threads=2) as copy:
+        assert copy is not None
+        after = read_header(Path(copy))
+        data, wide = source.read_bytes()[before.data_offset :], Path(copy).read_bytes()[after.data_offset :]
+
+    assert before.metadata.keys() == after.metadata.keys()
+    assert {tensor.type for tensor in before.tensors} > {narrow}
+    for old, new in zip(before.tensors, after.tensors, strict=True):
+        assert (old.name, old.shape) == (new.name, new.shape)
+        was, now = data[old.offset :][: old.size], wide[new.offset :][: new.size]
+        if old.type != narrow:
+            assert (old.type, was) == (new.type, now)
+            continue
+        assert new.type == "Q8_0"
+        assert (values(narrow.lower(), was, old.elements) == values("q8_0", now, old.elements)).all(), (
+            old.name
+        )
+
+
+def test_the_copy_is_gone_when_the_model_is_loaded(tmp_path):
+    with widening.widened(str(quantised(tmp_path, Q5_0_FILE)), PLENTY, threads=1) as copy:
+        assert Path(str(copy)).stat().st_size > 0
+    assert not Path(str(copy)).exists()
+
+
+def test_nothing_is_copied_without_gain_or_room(tmp_path):
+    narrow, full = quantised(tmp_path, Q5_0_FILE), tmp_path / "f32.gguf"
+    for path, free in ((full, PLENTY), (narrow, narrow.stat().st_size)):
+        with widening.widened(str(path), free, threads=1) as copy:
+            assert copy is None
+
+
+def test_a_file_that_becomes_shorter_is_not_loaded(tmp_path):
+    source = quantised(tmp_path, Q5_0_FILE)
+    with source.open("r+b") as file:
+        file.truncate(source.stat().st_size - 100)
+    with (
+        pytest.raises(LoadError, match="shorter"),
+        widening.widened(str(source), PLENTY, threads=1),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not (amx.present() and amx.works()), reason="no AMX, or it does not work in this build")
+def test_the_engine_runs_the_copy_and_answers_as_without(tmp_path):
+    model = ModelFile("small", quantised(tmp_path, Q5_0_FILE))
+    prompts = [ask("a b c d e f g h i j k l m n o p")] * 2
+    told, answers = [], []
+    for brief in (False, True):
+        engine = LlamaEngine(model, EngineOptions(threads=1, brief=brief))
+        told.append("q5_0 as q8_0" in engine.where)
+        answers.append([answer for _, answer in engine.score(prompts, ["a", "b"])])
+        engine.close()
+
+    assert told == [True, False]
+    for with_copy, without in zip(*answers, strict=True):
+        assert with_copy.probabilities == pytest.approx(without.probabilities, abs=1e-2)
