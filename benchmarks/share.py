@@ -51,6 +51,7 @@ def load_message(task: Task) -> wire.Load:
         thinking=None,
         temperature_scale=1.0,
         started=datetime.datetime.now().timestamp(),
+        widen=True,
     )
 
 
@@ -116,9 +117,9 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=Task.rows)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    amx.settle()
+    has_amx = bool(amx.settle())
     ours, theirs = socket.socketpair()
-    served = Child(Connection(theirs.detach()))
+    served = Child(Connection(theirs.detach()), has_amx)
     speaker = Parent(Connection(ours.detach()))
     arguments = (Task(given.model, given.threads, rows=given.rows), given.rounds, speaker, served)
     threading.Thread(target=measure, args=arguments, daemon=True).start()

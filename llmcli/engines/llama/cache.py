@@ -18,6 +18,9 @@ from llmcli.engines.llama.prefixes import Prefixes, Resident
 from llmcli.engines.llama.requests import (
     BRANCH_SEQUENCES,
     FEWER_BRANCH_SEQUENCES,
+    FEWEST_APART,
+    MOST_SEQUENCES,
+    PREFIXES_APART,
     RESIDENTS,
     WORTH_SHARING,
     WORTH_WAITING,
@@ -57,6 +60,7 @@ class Cache:
         self._prefixes: Prefixes | None = None
         self._last: list[int] = []
         self._planned = (0, 0)  # the cells of a request, and of how many beside it, that the context is for
+        self.apart = False  # whether each sequence of the context has cells of its own
         self.whole_only = model.recurrent or model.hybrid
         self._reserve = FEWER_BRANCH_SEQUENCES if self.whole_only else BRANCH_SEQUENCES
         self.abort = AbortSwitch()
@@ -90,6 +94,8 @@ class Cache:
         if not self._is_planned(request) and not self._plan(request):
             return False
         context, prefixes = self.context, self.prefixes
+        if self.apart:
+            return len(self.free) > PREFIXES_APART - prefixes.count
         resident, shared = prefixes.best(request.tokens)
         while self._used() + request.cells - shared > context.cells or len(self.free) <= self._reserve:
             freed = prefixes.evict(spare=resident)
@@ -108,8 +114,10 @@ class Cache:
 
     def _is_planned(self, request: Request) -> bool:
         """Whether the context was made for requests of this size: asked of every row, so quick."""
-        if self._prefixes is None or not self._slots:
+        if self._prefixes is None or not self._slots or request.apart != self.apart:
             return False
+        if self.apart:
+            return request.cells <= self._planned[0]
         own = request.cells - self.prefixes.best(request.tokens)[1]
         return own <= self._planned[0] and self._beside(request) <= self._planned[1]
 
@@ -119,44 +127,73 @@ class Cache:
 
         False where the old one must run empty first.
         """
-        others = [other for other in islice(self._waiting, 64) if other is not request]
+        others = [
+            other
+            for other in islice(self._waiting, 64)
+            if other is not request and other.apart == request.apart
+        ]
+        if request.apart and self.apart and request.cells <= self._planned[0]:
+            return True
+        if self._slots and (request.apart or self.apart):
+            return False
+        if request.apart:
+            if others and self._plan_apart([request, *others]):
+                return True
+            request.apart = False  # as good as alone
+            return self._plan(request)
         shared = common_prefix(request.tokens, others[0].tokens) if others else 0
-        if self._prefixes is not None:
+        if self._prefixes is not None and not self.apart:
             shared = max(shared, self.prefixes.best(request.tokens)[1])
         own = max(other.cells - shared for other in [request, *others])
         beside = self._beside(request)
         room = min(shared + own * beside, max(shared + own, self._limits.cells))
         wanted = -(-max(room, 512) // 256) * 256
-        if self._context is None or not self._slots:
-            if self._context is None or wanted > self._context.cells:
-                # What is resident is lost with the old one: a growing conversation should not pay that often.
-                twice = 0 if self._context is None else 2 * self._context.cells
-                self._new_context(max(wanted, min(twice, self._limits.cells)))
-        elif wanted > 2 * self._context.cells:
+        if self._context is None or self.apart:
+            self._new_context(wanted)
+        elif not self._slots and wanted > self._context.cells:
+            # What is resident is lost with the old one: a growing conversation should not pay that often.
+            self._new_context(max(wanted, min(2 * self._context.cells, self._limits.cells)))
+        elif self._slots and wanted > 2 * self._context.cells:
             return False  # much more is coming than this context was made for
         self._planned = max(own, request.cells - self.prefixes.best(request.tokens)[1]), beside
+        return True
+
+    def _plan_apart(self, requests: list[Request]) -> bool:
+        """As `_plan`, with as many cells for every sequence as the longest needs; False where too few fit."""
+        each = -(-max(request.cells for request in requests) // 256) * 256
+        parallel = min(self._limits.parallel, MOST_SEQUENCES - PREFIXES_APART)
+        together = min(parallel, self._limits.cells // each - PREFIXES_APART)
+        if together < min(parallel, FEWEST_APART):
+            return False
+        self._new_context(each, apart=together)
+        self._planned = each, together
         return True
 
     def _beside(self, request: Request) -> int:
         """How many like it should fit together."""
         return self._limits.parallel if request.many and not self._limits.sequential else 2
 
-    def _new_context(self, cells: int) -> None:
+    def _new_context(self, cells: int, apart: int = 0) -> None:
+        """A cache of so many cells for all; or for so many running sequences one each, `apart`."""
         if self._context is not None:
             self._context.free()
             self._context = self._prefixes = None  # also where no new one can be made
-        sequences = min(256, self._limits.parallel + RESIDENTS + self._reserve + 2)
+        most = PREFIXES_APART if apart else RESIDENTS
+        beside = apart or self._limits.parallel + self._reserve + 2
+        sequences = min(MOST_SEQUENCES, beside + most)
         settings = ContextSettings(
-            cells=cells,
+            cells=cells * sequences if apart else cells,
             sequences=sequences,
+            unified=not apart,
             batch=self._limits.batch,
             threads=self._limits.threads,
             flash_attention=self._limits.flash_attention,
             kv_type=self._limits.kv_type,
         )
         self._context = Context(self._model, settings, self.abort, self._log)
+        self.apart = apart > 0
         self._prefixes = Prefixes(
-            self._context, whole_only=self.whole_only, window=self._model.window, most=RESIDENTS
+            self._context, whole_only=self.whole_only or self.apart, window=self._model.window, most=most
         )
         self.free = list(range(sequences - 1, -1, -1))
 
@@ -164,7 +201,7 @@ class Cache:
 
     def nearest(self, request: Request) -> tuple[Slot | None, int]:
         """The running request that begins most like this one, and how many tokens can be had from it."""
-        if self.whole_only or self._limits.sequential or self._model.window:
+        if self.whole_only or self.apart or self._limits.sequential or self._model.window:
             return None, 0
         nearest, alike = None, 0
         tokens, most = request.tokens, len(request.tokens) - 1
@@ -199,7 +236,7 @@ class Cache:
             evaluated = self.decoded_tokens - before
             resident, shared = self.prefixes.best(request.tokens)
         cells = request.cells - shared
-        sequence = self.free.pop()
+        sequence = self._take_free()
         if nearest is not None and min(alike, nearest.past) > shared:
             # Its cells may outlive it under this sequence, so they are counted here as well, but for those
             # of a resident that both stand on.
@@ -228,7 +265,7 @@ class Cache:
             return
         if self._used() + request.cells + alike > self.context.cells:
             return
-        sequence = self._evaluate(request.tokens[:alike], resident, shared)
+        sequence = self._evaluate(request, alike, resident, shared)
         if sequence is not None:
             self.free += self.prefixes.keep(sequence, request.tokens[:alike])
 
@@ -236,34 +273,35 @@ class Cache:
         """Have what a template put before the text resident: from disk, or evaluated and kept there."""
         prefix = request.tokens[: request.fixed]
         resident, shared = self.prefixes.best(request.tokens)
-        if self.files is None or shared >= len(prefix) or self.prefixes.full:
-            return
+        if self.files is None or self.apart or shared >= len(prefix) or self.prefixes.full:
+            return  # what is kept of a cache for all is refused by one of its own, and many rows share this
         if self._used() + request.cells + len(prefix) > self.context.cells or not self.files.worth(prefix):
             return
         state = self.files.read(prefix)
         if state is not None:
-            sequence = self.free.pop()
+            sequence = self._take_free(to_keep=True)
             if self.context.set_state(sequence, state):
                 self.free += self.prefixes.keep(sequence, prefix)
                 return
             self.free.append(sequence)
             self.files.forget(prefix)
-        evaluated = self._evaluate(prefix, resident, shared)
+        evaluated = self._evaluate(request, len(prefix), resident, shared)
         if evaluated is not None:
             state = self.context.state(evaluated)
             if state:
                 self.files.write(prefix, state)
             self.free += self.prefixes.keep(evaluated, prefix)
 
-    def _evaluate(self, tokens: list[int], resident: Resident | None, shared: int) -> int | None:
-        """A sequence of these tokens, `shared` of them had from a resident; None where there is no room."""
-        sequence = self.free.pop()
+    def _evaluate(self, request: Request, count: int, resident: Resident | None, shared: int) -> int | None:
+        """A sequence of a prompt's beginning, part of it a resident's; None where there is no room."""
+        sequence = self._take_free(to_keep=True)
         if resident is not None:
             self.prefixes.fork(resident, sequence, shared)
         try:
-            for start in range(shared, len(tokens), self._limits.batch):
+            step = min(self._limits.batch, request.piece)
+            for start in range(shared, count, step):
                 self.batch.clear()
-                self.batch.add(sequence, start, tokens[start : start + self._limits.batch])
+                self.batch.add(sequence, start, request.tokens[start : min(start + step, count)])
                 self.decode()
         except (Aborted, NoRoom, EngineCrashed) as reason:
             self.context.clear(sequence)
@@ -283,8 +321,25 @@ class Cache:
 
     def give_back(self, sequence: int) -> None:
         """A sequence is done."""
+        last = max(self._slots, key=lambda slot: slot.sequence, default=None) if self.apart else None
+        if last is not None and last.sequence > sequence:
+            self.context.fork_whole(last.sequence, sequence)
+            sequence, last.sequence = last.sequence, sequence
         self.context.clear(sequence)
         self.free.append(sequence)
+
+    def _take_free(self, *, to_keep: bool = False) -> int:
+        """
+        A free sequence.
+
+        Where each has its own cells, llama.cpp evaluates only neighbours together: what runs is kept at the
+        lower end without a gap, what is to stay at the upper.
+        """
+        if not self.apart:
+            return self.free.pop()
+        sequence = max(self.free) if to_keep else min(self.free)
+        self.free.remove(sequence)
+        return sequence
 
     def take_back(self, slot: Slot) -> None:
         """The resident that a slot began with is its no more: it has cells of its own."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -57,11 +57,23 @@ MakeRequest = Callable[[int, Prompt, bool], wire.ToChild]
 
 
 class Call:
-    """One call of generate or score. `make_request(id, prompt, many)` says what is asked of the child."""
+    """
+    One call of generate or score. `make_request(id, prompt, many)` says what is asked of the child.
 
-    def __init__(self, engine: LlamaEngine, prompts: Iterable[Prompt], make_request: MakeRequest) -> None:
+    `expects_more`: behind the first of prompts whose number is not known.
+    """
+
+    def __init__(
+        self,
+        engine: LlamaEngine,
+        prompts: Iterable[Prompt],
+        make_request: MakeRequest,
+        *,
+        expects_more: bool = False,
+    ) -> None:
         self._engine = engine
         self._prompts = prompts
+        self._expects_more = expects_more
         self._make_request = make_request
         self.inbox: SimpleQueue[Any] = SimpleQueue()
         self._under_way: dict[int, _Asked] = {}
@@ -99,7 +111,7 @@ class Call:
     def _feed(self) -> None:
         error: BaseException | None = None
         try:
-            many = getattr(self._prompts, "__len__", lambda: 0)() > 1
+            many = len(self._prompts) > 1 if isinstance(self._prompts, Sized) else self._expects_more
             for position, prompt in enumerate(self._prompts):
                 if not self._wait_for_room(len(prompt.text)):
                     return

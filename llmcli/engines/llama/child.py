@@ -26,7 +26,16 @@ from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.context import KV_TYPES
 from llmcli.engines.llama.library import LoadError, Log, Model, build, devices, supports_gpu
 from llmcli.engines.llama.prefix_files import PrefixFiles
-from llmcli.engines.llama.requests import CPU_BATCH, GPU_BATCH, Limits, Request, too_long
+from llmcli.engines.llama.requests import (
+    CPU_BATCH,
+    EXACT_PIECE,
+    EXACT_PROMPT,
+    GPU_BATCH,
+    LONGEST_APART,
+    Limits,
+    Request,
+    too_long,
+)
 from llmcli.engines.llama.scheduler import Scheduler
 from llmcli.engines.llama.thinking import Marks
 from llmcli.engines.llama.tokens import Tokenizer
@@ -104,6 +113,7 @@ class Child:
             kv_type=load.kv_type,
             sequential=load.sequential,
             batch=GPU_BATCH if self._on_gpu else CPU_BATCH,
+            apart=not (self._on_gpu or model.recurrent or model.hybrid or model.window or load.sequential),
         )
         self._scheduler = Scheduler(
             model, self._limits, self._log, self._emit, self._report, load.temperature_scale
@@ -296,6 +306,7 @@ class Child:
         if room < needed:
             raise too_long(len(tokens) + needed, self._limits.context)
         budget = room if wanted is None else min(wanted, room)
+        exact = not message.stream and not self._on_gpu and len(tokens) <= EXACT_PROMPT
         inside = self._opened(message.prompt)  # renders the chat template, which belongs to this thread
         return Request(
             message.id,
@@ -306,6 +317,8 @@ class Child:
             many=message.many,
             stable=0 if message.many else self._tokenizer.stable(message.prompt, tokens),
             fixed=self._fixed(message.prompt, tokens),
+            piece=EXACT_PIECE if exact else GPU_BATCH,
+            apart=self._limits.apart and message.many and len(tokens) + budget <= LONGEST_APART,
             wrote=self._tokenizer.remember,
         )
 

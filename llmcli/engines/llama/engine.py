@@ -174,7 +174,11 @@ class LlamaEngine:
         """Answer every prompt, many at a time."""
         grammar = constrained(sampling)
         self._loaded()
-        call = Call(self, prompts, lambda i, prompt, many: wire.Generate(i, prompt, grammar, many=many))
+
+        def ask(number: int, prompt: Prompt, many: bool) -> wire.Generate:
+            return wire.Generate(number, prompt, grammar, many=many)
+
+        call = Call(self, prompts, ask, expects_more=True)
         for position, answer in call.results():
             yield position, checked(answer, sampling)
 

@@ -54,6 +54,11 @@ class Prefixes:
         return sum(len(resident.tokens) for resident in self._residents)
 
     @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._residents)
+
+    @property
     def full(self) -> bool:
         """Whether running sequences stand on as many residents as there may be: no other can take a place."""
         return sum(resident.lent > 0 for resident in self._residents) >= self._most

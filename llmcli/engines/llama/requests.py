@@ -17,6 +17,23 @@ CPU_BATCH, GPU_BATCH = 256, 512
 Tokens of a decode. On a processor twice as many are multiplied no faster, and every token looks at the
 cells of all: the built-in model labels an eighth fewer rows a second with 512.
 """
+EXACT_PIECE = 63
+"""
+Tokens of a prompt in a decode, where the answer must not depend on how its prompt was cut.
+
+Fewer than 64 queries llama.cpp takes one by one, each over its cells in their order; from 64 on it takes
+the cells in tiles (ggml-cpu/ops.cpp, use_tiled). The last digit of a sum decides how an activation is rounded
+to 8 bits, and of the built-in model's tokens in a translation more than 1 % become others.
+"""
+EXACT_PROMPT = 256
+"""Tokens of a prompt above which it is read as fast as can be; and from 512 cells on a lone token is summed
+by several threads, in another order (use_split_kv_path)."""
+LONGEST_APART = 8192
+"""Cells of a row above which it shares the cache of all: one of its own is copied whole when it begins."""
+FEWEST_APART = 4
+"""Rows that must have room together, each with a cache of its own."""
+PREFIXES_APART = 2
+"""Sequences for what rows share, where each has a cache of its own."""
 WORTH_SHARING = 16
 """Tokens that two prompts must share before their beginning is evaluated on its own."""
 WORTH_WAITING = 128
@@ -24,6 +41,8 @@ WORTH_WAITING = 128
 FOLLOWS_SECONDS = 0.05
 """How long the first of many prompts waits for the second before a context is made for them."""
 RESIDENTS = 4
+MOST_SEQUENCES = 256
+"""LLAMA_MAX_SEQ, llama-cparams.h."""
 BRANCH_SEQUENCES = 48
 """Sequences for labels of several tokens, branches at the end of a prompt: three for each row of a batch."""
 FEWER_BRANCH_SEQUENCES = 8
@@ -32,7 +51,11 @@ FEWER_BRANCH_SEQUENCES = 8
 
 @dataclass(frozen=True)
 class Limits:
-    """What the scheduler may use: tokens of a sequence, cells and sequences in all, tokens of a decode."""
+    """
+    What the scheduler may use: tokens of a sequence, cells and sequences in all, tokens of a decode.
+
+    `apart` allows a cache of its own for each of many rows that are written.
+    """
 
     context: int
     cells: int
@@ -42,6 +65,7 @@ class Limits:
     kv_type: str | None = None
     sequential: bool = False
     batch: int = CPU_BATCH
+    apart: bool = False
 
 
 @dataclass(eq=False)
@@ -51,7 +75,9 @@ class Request:
 
     Either an answer (`writer`, made once it is known how much room there is) or the scores of
     `labels`, whose tokens after the shared prompt are `rests`. `many`: more like it follow. So many tokens at
-    its beginning are `stable` in a conversation, or `fixed` by its template.
+    its beginning are `stable` in a conversation, or `fixed` by its template. At most `piece` of them go into
+    one decode. `apart`: its answer is written in a cache of its own, where what else is answered changes no
+    digit of it (and no time goes into other rows' cells).
     """
 
     id: int
@@ -64,6 +90,8 @@ class Request:
     many: bool = False
     stable: int = 0
     fixed: int = 0
+    piece: int = GPU_BATCH
+    apart: bool = False
     wrote: Callable[[str, list[int]], None] | None = None
 
     @property

@@ -179,13 +179,21 @@ class Scheduler:
                 self._go_on(slot, logits[row])
 
     def _add_runs(self) -> Runs:
-        """Tokens of every slot: those that write first, then prompts, as far as the batch has room."""
+        """
+        Tokens of every slot: those that write first, then prompts, as far as the batch has room.
+
+        Of sequences with caches of their own llama.cpp evaluates together what is equally long: there a
+        prompt is read alone, and then all write.
+        """
         batch, runs = self.cache.batch, []
         ordered = sorted(self._slots, key=lambda slot: len(slot.pending) != 1)
+        if self.cache.apart and ordered and len(ordered[-1].pending) > 1:
+            ordered = ordered[-1:]
         for slot in ordered:
             if not slot.pending or not batch.room:
                 continue
-            count = min(len(slot.pending), batch.room, self.cache.until_snapshot(slot))
+            most = min(slot.request.piece, self.cache.until_snapshot(slot))
+            count = min(len(slot.pending), batch.room, most)
             whole = count == len(slot.pending)
             row = batch.add(slot.sequence, slot.past, slot.pending[:count], "last" if whole else "none")
             runs.append((slot, count, row))
