@@ -27,7 +27,7 @@ settings.load_profile("llmcli")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Answers to the last digit, on every processor: tests/engines/test_llama_amx.py looks at these units.
-os.environ.setdefault("LLMCLI_AMX", "0")
+AMX = os.environ.setdefault("LLMCLI_AMX", "0")
 
 LLM = Path(sys.executable).parent / "llm"
 
@@ -63,7 +63,7 @@ def llm_env(home: Path) -> dict[str, str]:
     ours = ("LLMCLI_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "RAY_ADDRESS", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     folders = {f"LLMCLI_{name.upper()}_DIR": str(home / name) for name in ("config", "data", "cache")}
-    return {**kept, **folders, "HOME": str(home), "LLMCLI_AMX": os.environ["LLMCLI_AMX"]}
+    return {**kept, **folders, "HOME": str(home), "LLMCLI_AMX": AMX}
 
 
 def _obey_modes() -> None:
