@@ -96,8 +96,8 @@ class Loaded:
     def write(self, prompts, recorders, **settings):
         """Have every recorder write its prompt's answer; `settings` are those of the scheduler's Limits."""
         done = queue.SimpleQueue()
-        usual = {"context": 384, "cells": 20_000, "parallel": 32, "threads": 2}
-        limits = Limits(**{**usual, "apart": not settings.get("sequential"), **settings})
+        usual = {"context": 384, "cells": 20_000, "parallel": 32, "threads": 2, "longest_apart": 512}
+        limits = Limits(**{**usual, **settings})
         scheduler = Scheduler(self.model, limits, self.log, lambda *said: done.put(said), lambda text: None)
         for number, (prompt, recorder) in enumerate(zip(prompts, recorders, strict=True)):
             scheduler.submit(
@@ -108,7 +108,7 @@ class Loaded:
                     make_writer=lambda limit, recorder=recorder: recorder,
                     many=True,
                     piece=EXACT_PIECE,
-                    apart=limits.apart,
+                    apart=not limits.sequential and limits.longest_apart > 0,
                 )
             )
         threading.Thread(target=scheduler.run, daemon=True).start()
@@ -160,7 +160,7 @@ def test_rows_that_share_one_cache_differ_in_the_last_digits_only(loaded):
     """
     ends, prompts = loaded.model.ends_generation, translations(100)
     alone = loaded.write(prompts, [Recorder(64, ends) for _ in prompts], sequential=True)
-    together = loaded.write(prompts, [Recorder(64, ends, one.tokens) for one in alone], apart=False)
+    together = loaded.write(prompts, [Recorder(64, ends, one.tokens) for one in alone], longest_apart=0)
     places = [
         (here, there)
         for one, other in zip(alone, together, strict=True)

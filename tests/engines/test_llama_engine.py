@@ -12,10 +12,13 @@ import pytest
 from engines.conftest import ask, ask_unchecked
 from ggufs import QWEN_LIKE, STRING, tiny
 
+from llmcli.engines.base import EngineOptions
 from llmcli.engines.llama.chat_template import ChatTemplate
+from llmcli.engines.llama.engine import LlamaEngine
 from llmcli.engines.llama.prefixes import Prefixes
 from llmcli.errors import BadConfig, InputTooLong, ModelError, UnreadableInput, UnusableAnswer, UsageError
 from llmcli.messages import Completion, LabelScores, Message, Piece, Prompt, Sampling
+from llmcli.models.resolve import resolve
 
 SENTIMENT = "Is the sentiment of this text positive, neutral or negative?\n\n"
 LABELS = ("positive", "neutral", "negative")
@@ -57,6 +60,31 @@ def test_every_row_is_answered_once_in_any_order(starter):
     positions = [position for position, _ in starter.generate(prompts, Sampling(max_tokens=8))]
 
     assert list(range(70)) == sorted(positions)
+
+
+def test_rows_written_together_are_those_written_alone(starter):
+    """Sentences of which the built-in model is not sure: a last digit would decide its words."""
+    prompts = [
+        ask(f"Translate this text to German:\n\n{'Really, ' * (n % 5)}the shelf {n} came late.")
+        for n in range(40)
+    ]
+    sampling = Sampling(temperature=0.0, max_tokens=24)
+
+    together = dict(starter.generate(prompts, sampling))
+    alone = LlamaEngine(resolve("starter"), EngineOptions(sequential=True))
+    one_by_one = dict(alone.generate(prompts, sampling))
+    alone.close()
+
+    assert len({answer.text for answer in together.values()}) > 20
+    assert {n: answer.text for n, answer in together.items()} == {n: a.text for n, a in one_by_one.items()}
+
+
+def test_rows_that_end_at_once_are_answered_in_their_turn(starter):
+    prompts = [ask(f"Say something about the number {n}.") for n in range(80)]
+
+    answered = [n for n, _ in starter.generate(iter(prompts), Sampling(temperature=0.0, max_tokens=1))]
+
+    assert answered == list(range(80))
 
 
 def test_the_same_seed_draws_the_same_text_and_another_sample_another(starter):

@@ -18,7 +18,6 @@ from llmcli.engines.llama.prefixes import Prefixes, Resident
 from llmcli.engines.llama.requests import (
     BRANCH_SEQUENCES,
     FEWER_BRANCH_SEQUENCES,
-    FEWEST_APART,
     MOST_SEQUENCES,
     PREFIXES_APART,
     RESIDENTS,
@@ -27,6 +26,7 @@ from llmcli.engines.llama.requests import (
     Limits,
     Request,
     Slot,
+    padded,
 )
 from llmcli.engines.llama.tokens import common_prefix
 from llmcli.errors import EngineCrashed
@@ -137,9 +137,10 @@ class Cache:
         if self._slots and (request.apart or self.apart):
             return False
         if request.apart:
-            if others and self._plan_apart([request, *others]):
+            if others:
+                self._plan_apart([request, *others])
                 return True
-            request.apart = False  # as good as alone
+            request.apart = False  # alone
             return self._plan(request)
         shared = common_prefix(request.tokens, others[0].tokens) if others else 0
         if self._prefixes is not None and not self.apart:
@@ -147,7 +148,7 @@ class Cache:
         own = max(other.cells - shared for other in [request, *others])
         beside = self._beside(request)
         room = min(shared + own * beside, max(shared + own, self._limits.cells))
-        wanted = -(-max(room, 512) // 256) * 256
+        wanted = padded(max(room, 512))
         if self._context is None or self.apart:
             self._new_context(wanted)
         elif not self._slots and wanted > self._context.cells:
@@ -158,16 +159,13 @@ class Cache:
         self._planned = max(own, request.cells - self.prefixes.best(request.tokens)[1]), beside
         return True
 
-    def _plan_apart(self, requests: list[Request]) -> bool:
-        """As `_plan`, with as many cells for every sequence as the longest needs; False where too few fit."""
-        each = -(-max(request.cells for request in requests) // 256) * 256
-        parallel = min(self._limits.parallel, MOST_SEQUENCES - PREFIXES_APART)
-        together = min(parallel, self._limits.cells // each - PREFIXES_APART)
-        if together < min(parallel, FEWEST_APART):
-            return False
+    def _plan_apart(self, requests: list[Request]) -> None:
+        """As `_plan`, with as many cells for every sequence as the longest needs."""
+        longest = max(request.cells for request in requests)
+        together = self._limits.together_apart(longest)
+        each = padded(longest)
         self._new_context(each, apart=together)
         self._planned = each, together
-        return True
 
     def _beside(self, request: Request) -> int:
         """How many like it should fit together."""
@@ -178,6 +176,7 @@ class Cache:
         if self._context is not None:
             self._context.free()
             self._context = self._prefixes = None  # also where no new one can be made
+            self.apart, self._planned = False, (0, 0)
         most = PREFIXES_APART if apart else RESIDENTS
         beside = apart or self._limits.parallel + self._reserve + 2
         sequences = min(MOST_SEQUENCES, beside + most)
@@ -257,7 +256,8 @@ class Cache:
         if not request.many:
             return
         following = next((other.tokens for other in self._waiting if other is not request), [])
-        alike = max(common_prefix(request.tokens, following), common_prefix(request.tokens, self._last))
+        last = [] if self._last is request.tokens else self._last  # itself, after a decode was aborted
+        alike = max(common_prefix(request.tokens, following), common_prefix(request.tokens, last))
         alike = min(alike, len(request.tokens) - 1)
         self._last = request.tokens
         resident, shared = self.prefixes.best(request.tokens)

@@ -31,6 +31,7 @@ from llmcli.engines.llama.requests import (
     EXACT_PIECE,
     EXACT_PROMPT,
     GPU_BATCH,
+    LARGEST_APART,
     LONGEST_APART,
     Limits,
     Request,
@@ -104,6 +105,7 @@ class Child:
                 raise ModelError(f"LoRA adapter {path} cannot be used: {error}") from error
         context = min(load.context or model.context_train, model.context_train)
         cells = max(512, load.memory // max(load.cell_bytes, 1))
+        together = self._on_gpu or model.recurrent or model.hybrid or model.window or load.sequential
         self._limits = Limits(
             context=min(context, cells) if load.context is None else context,
             cells=max(cells, load.context or 0),
@@ -113,7 +115,7 @@ class Child:
             kv_type=load.kv_type,
             sequential=load.sequential,
             batch=GPU_BATCH if self._on_gpu else CPU_BATCH,
-            apart=not (self._on_gpu or model.recurrent or model.hybrid or model.window or load.sequential),
+            longest_apart=0 if together else min(LONGEST_APART, LARGEST_APART // max(load.cell_bytes, 1)),
         )
         self._scheduler = Scheduler(
             model, self._limits, self._log, self._emit, self._report, load.temperature_scale
@@ -318,7 +320,7 @@ class Child:
             stable=0 if message.many else self._tokenizer.stable(message.prompt, tokens),
             fixed=self._fixed(message.prompt, tokens),
             piece=EXACT_PIECE if exact else GPU_BATCH,
-            apart=self._limits.apart and message.many and len(tokens) + budget <= LONGEST_APART,
+            apart=message.many and self._limits.together_apart(len(tokens) + budget) > 0,
             wrote=self._tokenizer.remember,
         )
 

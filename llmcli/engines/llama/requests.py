@@ -28,8 +28,8 @@ to 8 bits, and of the built-in model's tokens in a translation more than 1 % bec
 EXACT_PROMPT = 256
 """Tokens of a prompt above which it is read as fast as can be; and from 512 cells on a lone token is summed
 by several threads, in another order (use_split_kv_path)."""
-LONGEST_APART = 8192
-"""Cells of a row above which it shares the cache of all: one of its own is copied whole when it begins."""
+LONGEST_APART, LARGEST_APART = 8192, 256 << 20
+"""Cells and bytes above which a row shares the cache of all: its own is copied whole when it begins."""
 FEWEST_APART = 4
 """Rows that must have room together, each with a cache of its own."""
 PREFIXES_APART = 2
@@ -54,7 +54,7 @@ class Limits:
     """
     What the scheduler may use: tokens of a sequence, cells and sequences in all, tokens of a decode.
 
-    `apart` allows a cache of its own for each of many rows that are written.
+    Rows of up to `longest_apart` cells can be written in a cache of their own each.
     """
 
     context: int
@@ -65,7 +65,21 @@ class Limits:
     kv_type: str | None = None
     sequential: bool = False
     batch: int = CPU_BATCH
-    apart: bool = False
+    longest_apart: int = 0
+
+    def together_apart(self, cells: int) -> int:
+        """
+        How many rows of so many cells can be written together with a cache of its own each; 0 for too few.
+
+        >>> limits = Limits(context=4096, cells=9000, parallel=32, threads=2, longest_apart=2048)
+        >>> [limits.together_apart(cells) for cells in (200, 257, 1500, 3000)]
+        [32, 15, 0, 0]
+        """
+        if cells > self.longest_apart:
+            return 0
+        parallel = min(self.parallel, MOST_SEQUENCES - PREFIXES_APART)
+        together = min(parallel, self.cells // padded(cells) - PREFIXES_APART)
+        return together if together >= min(parallel, FEWEST_APART) else 0
 
 
 @dataclass(eq=False)
@@ -131,6 +145,11 @@ class Branch:
 
 
 Event = Callable[[int, "Piece | Completion | LabelScores | LlmError"], None]
+
+
+def padded(cells: int) -> int:
+    """As many cells as llama.cpp makes of these: it counts in steps of 256."""
+    return -(-cells // 256) * 256
 
 
 def too_long(tokens: int, context: int) -> InputTooLong:

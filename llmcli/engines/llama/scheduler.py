@@ -54,6 +54,7 @@ class Scheduler:
         self._scoring = Scoring(self.cache, temperature_scale, self._scored)
         self.candidates = Candidates(model.vocab_size)
         self.busy_seconds = 0.0
+        self._read_in_turn = 0  # decodes of prompts since one of writing, where each has a cache of its own
 
     # from other threads
 
@@ -187,8 +188,8 @@ class Scheduler:
         """
         batch, runs = self.cache.batch, []
         ordered = sorted(self._slots, key=lambda slot: len(slot.pending) != 1)
-        if self.cache.apart and ordered and len(ordered[-1].pending) > 1:
-            ordered = ordered[-1:]
+        if self.cache.apart:
+            ordered = self._alike()
         for slot in ordered:
             if not slot.pending or not batch.room:
                 continue
@@ -198,6 +199,16 @@ class Scheduler:
             row = batch.add(slot.sequence, slot.past, slot.pending[:count], "last" if whole else "none")
             runs.append((slot, count, row))
         return runs
+
+    def _alike(self) -> list[Slot]:
+        """The oldest prompt that is not read yet, or all that write; these also after so many prompts."""
+        reading = next((slot for slot in self._slots if len(slot.pending) > 1), None)
+        writing = sorted((s for s in self._slots if len(s.pending) == 1), key=lambda slot: slot.sequence)
+        if reading is None or (writing and self._read_in_turn >= self._limits.parallel):
+            self._read_in_turn = 0
+            return writing
+        self._read_in_turn += 1
+        return [reading]
 
     def _undo(self, branches: Added, runs: Runs, reason: Exception) -> None:
         """Take every sequence of a failed decode back to where it stood."""

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,7 @@ def widened(path: str, free: int, threads: int) -> Iterator[str | None]:
     `free` is the memory that may be used, in bytes. Linux only, as AMX is. Raises LoadError for a file
     that becomes shorter meanwhile.
     """
-    descriptor = None
-    if sys.platform.startswith("linux") and Path(path).stat().st_size * (COPY + MODEL) <= free:
-        descriptor = _copy_of(path, threads)
+    descriptor = _copy_of(path, free, threads) if sys.platform.startswith("linux") else None
     try:
         yield None if descriptor is None else f"/proc/self/fd/{descriptor}"
     finally:
@@ -120,7 +118,7 @@ def widened(path: str, free: int, threads: int) -> Iterator[str | None]:
             os.close(descriptor)
 
 
-def _copy_of(path: str, threads: int) -> int | None:
+def _copy_of(path: str, free: int, threads: int) -> int | None:
     """The descriptor of a widened copy, a file without a name."""
     header = _open(os.fsencode(path), _Parameters(True, None))
     if not header:
@@ -130,17 +128,15 @@ def _copy_of(path: str, threads: int) -> int | None:
         metadata = _metadata(header)
     finally:
         _free(header)
-    if tensors is None:
-        return None
-    descriptor = os.memfd_create("widened", os.MFD_CLOEXEC)
-    try:
+    with ExitStack() as undo, suppress(OSError, MemoryError):  # then it runs as it is
+        if tensors is None or Path(path).stat().st_size * (COPY + MODEL) > free:
+            return None
+        descriptor = os.memfd_create("widened", os.MFD_CLOEXEC)
+        undo.callback(os.close, descriptor)
         _write(path, descriptor, metadata, tensors, threads)
-    except BaseException as error:
-        os.close(descriptor)
-        if isinstance(error, (OSError, MemoryError)):
-            return None  # it runs as it is
-        raise
-    return descriptor
+        undo.pop_all()
+        return descriptor
+    return None
 
 
 def _widen_header(header: int) -> list[_Tensor] | None:
@@ -164,7 +160,7 @@ def _metadata(header: int) -> bytes:
 
 
 def _write(path: str, target: int, metadata: bytes, tensors: list[_Tensor], threads: int) -> None:
-    os.pwrite(target, metadata, 0)
+    _put(target, metadata, 0)
     end = max(one.target + _wide_size(one) for one in tensors)
     os.ftruncate(target, end + BLOCK)  # what follows the last tensor, up to the alignment
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -190,4 +186,10 @@ def _copy(source: int, target: int, tensor: _Tensor) -> None:
             raise LoadError("the file became shorter while it was read")
         if convert is not None:
             data = convert(np.frombuffer(data, np.uint8).reshape(-1, narrow)).tobytes()
-        to += os.pwrite(target, data, to)
+        _put(target, data, to)
+        to += len(data)
+
+
+def _put(target: int, data: bytes, at: int) -> None:
+    if os.pwrite(target, data, at) < len(data):
+        raise OSError("there is no memory for the rest of it")
