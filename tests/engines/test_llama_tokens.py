@@ -7,6 +7,8 @@ These tests look at token ids, which no door of llm shows, so they use the engin
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
 
 import pytest
 from engines.conftest import ask
@@ -178,3 +180,20 @@ def test_a_reply_keeps_its_ids_in_the_next_prompt(loaded):
 
     shared = common_prefix(first + odd, second)
     assert shared >= len(first) + len(odd) or shared >= tokenizer.stable(ask("Hi"), first)
+
+
+LOG_DROPPED = """
+import gc, sys
+import llama_cpp
+from llmcli.engines.llama.library import Log, Model
+Model(sys.argv[1], Log()).free()
+gc.collect()
+memory = [bytes([255]) * size for size in range(16, 512, 8) for _ in range(3000)]  # over what was freed
+assert llama_cpp.llama_model_load_from_file(sys.argv[1].encode(), llama_cpp.llama_model_default_params())
+print("alive")
+"""
+
+
+def test_llama_cpp_may_speak_after_its_log_is_dropped():
+    done = subprocess.run([sys.executable, "-c", LOG_DROPPED, STARTER], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import llama_cpp
 import numpy as np
@@ -102,11 +102,14 @@ class Log:
     finds the last words.
     """
 
+    _in_use: ClassVar[Log | None] = None  # llama.cpp keeps its address, whoever else has dropped it
+
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=200)
         self._level = 0
         self._callback = lib.llama_log_callback(self._write)
         lib.llama_log_set(self._callback, ctypes.c_void_p(0))
+        Log._in_use = self
 
     def _write(self, level: int, text: bytes, _data: object) -> None:
         if level != 5:
