@@ -59,7 +59,7 @@ def complete(
     chosen = opening.choose(env, model)
     wanted = log or config.load(env.environ).log_commands
     with (
-        opening.opened(env, chosen.to_run(brief=True)) as engine,
+        opening.opened(env, chosen.to_run(texts="one")) as engine,
         keeping(wanted, "complete", chosen.reference) as keep,
         _told_here(),
     ):

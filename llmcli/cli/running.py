@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from llmcli.tasks import Result
 
 
+MANY = 8192  # bytes of rows: above that, reading them faster pays for a start that is a second later
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the command line says; `example` is a line that would work, `shadows` as in registry.Found."""
@@ -90,9 +93,10 @@ def prepare(asked: Asked, env: Environment) -> Task:
     model = opening.choose(env, asked.model)
     if chosen.kind in ("rows", "lines"):
         model = _on_its_first_day(model, asked.output.output, env)
+        model = model.to_run(texts=_how_many(chosen, env))
     template = _for_model(asked, model)
     if chosen.kind == "document" and template.mode != "extract":
-        model = model.to_run(brief=True)
+        model = model.to_run(texts="one")
     if template.mode == "label":
         label_set(template, values)
     elif asked.output.probabilities:
@@ -139,6 +143,13 @@ def _on_its_first_day(model: Chosen, output: str | None, env: Environment) -> Ch
 
     begun = start_of(None if output in (None, "-") else (env.cwd / str(output)).resolve())
     return model.to_run(started=begun)
+
+
+def _how_many(chosen: Inputs, env: Environment) -> str:
+    """What the engine should expect of rows; standard input may have any number."""
+    files = [env.cwd / name for name in chosen.files if name != inputs.STDIN]
+    known = len(files) == len(chosen.files) and all(path.is_file() for path in files)
+    return "some" if known and sum(path.stat().st_size for path in files) < MANY else "many"
 
 
 def _for_model(asked: Asked, model: Chosen) -> Template:

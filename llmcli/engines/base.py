@@ -27,8 +27,8 @@ class EngineOptions(Struct, frozen=True):
     marks, `temperature_scale` what it says of the calibration of its label probabilities. `started`
     (seconds since 1970) is "now" for a chat template that writes the date: a resumed job keeps its first
     day; None is the moment the engine is opened. `prefix_cache` is how many bytes on disk may hold what
-    templates put before a text, evaluated (Prompt.fixed). `brief` says that one text is all there is: an
-    early start is then worth more than speed.
+    templates put before a text, evaluated (Prompt.fixed). `texts` says how many to expect: with one, an
+    early start is worth more than speed; with many, the speed of long decodes more than that of short ones.
     """
 
     context: int | None = None
@@ -44,7 +44,7 @@ class EngineOptions(Struct, frozen=True):
     temperature_scale: float = 1.0
     started: float | None = None
     prefix_cache: int = 0
-    brief: bool = False
+    texts: Literal["one", "some", "many"] = "some"
 
 
 class EngineInfo(Struct, frozen=True):

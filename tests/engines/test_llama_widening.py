@@ -13,8 +13,9 @@ from engines.conftest import ask
 from ggufs import tiny
 from llama_cpp._ggml import libggml
 
+from llmcli import machine
 from llmcli.engines.base import EngineOptions
-from llmcli.engines.llama import amx, widening
+from llmcli.engines.llama import widening
 from llmcli.engines.llama.engine import LlamaEngine
 from llmcli.engines.llama.library import LoadError
 from llmcli.models.gguf_reader import read_header
@@ -105,13 +106,13 @@ def test_a_file_that_becomes_shorter_is_not_loaded(tmp_path):
         pass
 
 
-@pytest.mark.skipif(not (amx.present() and amx.works()), reason="no AMX, or it does not work in this build")
+@pytest.mark.skipif("avx512_vnni" not in machine.cpu_flags(), reason="this processor gains nothing")
 def test_the_engine_runs_the_copy_and_answers_as_without(tmp_path):
     model = ModelFile("small", quantised(tmp_path, Q5_0_FILE))
     prompts = [ask("a b c d e f g h i j k l m n o p")] * 2
     told, answers = [], []
-    for brief in (False, True):
-        engine = LlamaEngine(model, EngineOptions(threads=1, brief=brief))
+    for texts in ("many", "one"):
+        engine = LlamaEngine(model, EngineOptions(threads=1, texts=texts))
         told.append("q5_0 as q8_0" in engine.where)
         answers.append([answer for _, answer in engine.score(prompts, ["a", "b"])])
         engine.close()
@@ -119,3 +120,14 @@ def test_the_engine_runs_the_copy_and_answers_as_without(tmp_path):
     assert told == [True, False]
     for with_copy, without in zip(*answers, strict=True):
         assert with_copy.probabilities == pytest.approx(without.probabilities, abs=1e-2)
+
+
+@pytest.mark.parametrize(("rows", "widened"), [(3, False), (2000, True)])
+@pytest.mark.skipif("avx512_vnni" not in machine.cpu_flags(), reason="this processor gains nothing")
+def test_only_many_rows_pay_for_a_later_start(llm, tmp_path, rows, widened):
+    model = quantised(tmp_path, Q5_0_FILE)
+    (tmp_path / "rows.csv").write_text("text\n" + "a b c d\n" * rows)
+    done = llm("sentiment", "rows.csv", "-m", model, "-v", cwd=tmp_path, env={"LLMCLI_AMX": "0"})
+
+    assert done.code == 0, done.stderr
+    assert ("q5_0 as q8_0" in done.stderr) is widened

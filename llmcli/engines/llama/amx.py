@@ -18,12 +18,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from llmcli import machine
 from llmcli.models import stamps
 
 SMALL_STACK = 4096
 
 _KIND, _VERSION = "amx", 1
-_CPU = Path("/proc/cpuinfo")
 _SECONDS = 60
 _TOKENS = 32  # AMX takes decodes of more than one token: all of its tiles' rows, twice
 _NEAR = 0.5  # logits: rounding by another kernel, far below what a wrong product makes
@@ -64,10 +64,7 @@ def settle() -> bool | None:
 
 def present() -> bool:
     """Whether this processor has AMX (Linux only: elsewhere llama.cpp does not use it)."""
-    try:
-        return "amx_int8" in _CPU.read_text()
-    except OSError:
-        return False
+    return "amx_int8" in machine.cpu_flags()
 
 
 def works() -> bool:

@@ -53,17 +53,17 @@ DEFAULT_PARALLEL = 32
 def main() -> None:
     """Serve the parent on the file descriptor named on the command line, until it goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it cancels on the wire
-    has_amx = bool(amx.settle())
+    unusable = set() if amx.settle() else {"amx_int8"}
     connection = Connection(int(sys.argv[1]))
-    Child(connection, has_amx).run()
+    Child(connection, machine.cpu_flags() - unusable).run()
 
 
 class Child:
     """One loaded model and its three threads."""
 
-    def __init__(self, connection: Connection, has_amx: bool) -> None:
+    def __init__(self, connection: Connection, instructions: frozenset[str]) -> None:
         self._connection = connection
-        self._has_amx = has_amx
+        self._instructions = instructions
         self._sending = threading.Lock()
         self._work: queue.SimpleQueue[wire.ToChild] = queue.SimpleQueue()
         self._tokenized = threading.Event()
@@ -147,7 +147,7 @@ class Child:
         if layers == "auto" and gpus:
             count = _layers_that_fit(Path(load.path).stat().st_size, max(gpu.free for gpu in gpus))
         try:
-            with self._copy_for_amx(load, count) as copy:
+            with self._wider_copy(load, count) as copy:
                 model = Model(
                     copy or load.path,
                     self._log,
@@ -163,14 +163,14 @@ class Child:
         self._on_gpu = on_gpu = min(count, model.layers + 1)
         place = f"{on_gpu} of {model.layers + 1} layers on {gpus[0].description}" if on_gpu else "CPU"
         self._where = (
-            f"{model.description()}{' (q5_0 as q8_0 for AMX)' if copy else ''}, {place}, "
+            f"{model.description()}{' (q5_0 as q8_0)' if copy else ''}, {place}, "
             f"{load.threads} thread{'s' if load.threads != 1 else ''}"
         )
         return model
 
-    def _copy_for_amx(self, load: wire.Load, gpu_layers: int) -> AbstractContextManager[str | None]:
+    def _wider_copy(self, load: wire.Load, gpu_layers: int) -> AbstractContextManager[str | None]:
         """A context that gives the path of a copy, or None."""
-        if not (load.widen and self._has_amx) or gpu_layers:
+        if self._instructions.isdisjoint(load.widen_with) or gpu_layers:
             return nullcontext()
         from llmcli.engines.llama.widening import widened
 

@@ -1,10 +1,12 @@
 """
-A model's q5_0 and iq4_nl tensors as q8_0, number for number: AMX reads q8_0 and has no kernel for those.
+A model's q5_0 and iq4_nl tensors as q8_0, number for number: llama.cpp multiplies that faster.
 
 A file called Q4_K_M holds q5_0 wherever the rows of a matrix are no multiple of 256, as in Qwen2.5-0.5B,
 SmolLM2 or Gemma 3 1B. All three formats are blocks of 32 small integers and one float16 scale (ggml-common.h:
 block_q5_0, block_iq4_nl, block_q8_0), and what the first two can say, the third can: the copy means the same
-to the last bit. It stands in memory, and is let go when the model is loaded.
+to the last bit. AMX has no kernel for those two, and without AMX they are taken apart anew for each
+product (the logits are then the same to the last bit too). The copy stands in memory, and is let go when
+the model is loaded.
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ def widened(path: str, free: int, threads: int) -> Iterator[str | None]:
     """
     The path of a widened copy in memory, as long as it is needed; None where there is no gain or no room.
 
-    `free` is the memory that may be used, in bytes. Linux only, as AMX is. Raises LoadError for a file
+    `free` is the memory that may be used, in bytes. Linux only. Raises LoadError for a file
     that becomes shorter meanwhile.
     """
     descriptor = _copy_of(path, free, threads) if sys.platform.startswith("linux") else None

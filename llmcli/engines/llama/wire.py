@@ -23,7 +23,8 @@ class Load(Struct, frozen=True, tag=True):
     Load a model; the first message, answered by Loaded or by Failed with id 0.
 
     `prefix_key` is the hashes of model and adapters: without it no prefix is kept on disk; `prefix_bytes` is
-    what all of them may take there. `widen` allows to spend time and memory on a copy that is read faster.
+    what all of them may take there. `widen_with` are the
+    processor's instructions for which a copy that is read faster is worth its time and memory.
     """
 
     path: str
@@ -44,7 +45,7 @@ class Load(Struct, frozen=True, tag=True):
     started: float
     prefix_key: str = ""
     prefix_bytes: int = 0
-    widen: bool = False
+    widen_with: tuple[str, ...] = ()
 
 
 class Generate(Struct, frozen=True, tag=True):
