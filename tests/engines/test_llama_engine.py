@@ -169,6 +169,21 @@ def test_batched_answers_are_those_of_one_at_a_time(kind, shared_tiny):
         assert scores.probabilities == pytest.approx(second[position].probabilities, abs=0.01)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_and_answers_take_turns_in_one_engine(kind, open_tiny):
+    """They want different caches: labels with flash attention, answers without."""
+    engine, labels = open_tiny(kind, context=512), ("positive", "negative", "very good thing")
+    said = []
+    for _ in range(2):
+        [(_, scores)] = engine.score([ask("Is this text positive? The sun is out.")], labels)
+        _, completion = collect(engine.stream(ask("Say something."), Sampling(temperature=0.0, max_tokens=8)))
+        said.append((scores, completion))
+
+    (first, answer), (again, repeated) = said
+    assert again.probabilities == pytest.approx(first.probabilities, abs=0.01)
+    assert 0 < answer.usage.answer <= 8 and 0 < repeated.usage.answer <= 8
+
+
 def test_sequential_answers_do_not_depend_on_their_neighbours(shared_tiny):
     engine = shared_tiny("llama", context=512, sequential=True)
     texts = [f"Text number {n}. " + "the and " * (n % 11) for n in range(20)]

@@ -61,6 +61,7 @@ class Cache:
         self._last: list[int] = []
         self._planned = (0, 0)  # the cells of a request, and of how many beside it, that the context is for
         self.apart = False  # whether each sequence of the context has cells of its own
+        self._plain = False  # whether it was made for requests that are better off without flash attention
         self.whole_only = model.recurrent or model.hybrid
         self._reserve = FEWER_BRANCH_SEQUENCES if self.whole_only else BRANCH_SEQUENCES
         self.abort = AbortSwitch()
@@ -127,15 +128,15 @@ class Cache:
 
         False where the old one must run empty first.
         """
+        if request.apart and self.apart and request.cells <= self._planned[0]:
+            return True
+        if self._slots and (request.apart or self.apart):
+            return False
         others = [
             other
             for other in islice(self._waiting, 64)
             if other is not request and other.apart == request.apart
         ]
-        if request.apart and self.apart and request.cells <= self._planned[0]:
-            return True
-        if self._slots and (request.apart or self.apart):
-            return False
         if request.apart:
             if others:
                 self._plan_apart([request, *others])
@@ -149,11 +150,15 @@ class Cache:
         beside = self._beside(request)
         room = min(shared + own * beside, max(shared + own, self._limits.cells))
         wanted = padded(max(room, 512))
+        plain = self._is_better_plain(request)
         if self._context is None or self.apart:
-            self._new_context(wanted)
+            self._new_context(wanted, plain)
         elif not self._slots and wanted > self._context.cells:
             # What is resident is lost with the old one: a growing conversation should not pay that often.
-            self._new_context(max(wanted, min(2 * self._context.cells, self._limits.cells)))
+            wanted = max(wanted, min(2 * self._context.cells, self._limits.cells))
+            self._new_context(wanted, plain or self._plain)
+        elif not self._slots and plain and not self._plain:
+            self._new_context(self._context.cells, True)
         elif self._slots and wanted > 2 * self._context.cells:
             return False  # much more is coming than this context was made for
         self._planned = max(own, request.cells - self.prefixes.best(request.tokens)[1]), beside
@@ -164,14 +169,25 @@ class Cache:
         longest = max(request.cells for request in requests)
         together = self._limits.together_apart(longest)
         each = padded(longest)
-        self._new_context(each, apart=together)
+        self._new_context(each, True, apart=together)
         self._planned = each, together
+
+    def _is_better_plain(self, request: Request) -> bool:
+        """
+        Whether it is better off without flash attention: see LARGEST_SCORES.
+
+        Not rows that share a cache: only flash attention passes over the cells of the others.
+        """
+        shares = (
+            request.many and not self._limits.sequential and not self._limits.together_apart(request.cells)
+        )
+        return request.make_writer is not None and not shares
 
     def _beside(self, request: Request) -> int:
         """How many like it should fit together."""
         return self._limits.parallel if request.many and not self._limits.sequential else 2
 
-    def _new_context(self, cells: int, apart: int = 0) -> None:
+    def _new_context(self, cells: int, plain: bool, apart: int = 0) -> None:
         """A cache of so many cells for all; or for so many running sequences one each, `apart`."""
         if self._context is not None:
             self._context.free()
@@ -186,11 +202,13 @@ class Cache:
             unified=not apart,
             batch=self._limits.batch,
             threads=self._limits.threads,
-            flash_attention=self._limits.flash_attention,
+            flash_attention=self._limits.flash(cells, plain),
             kv_type=self._limits.kv_type,
         )
         self._context = Context(self._model, settings, self.abort, self._log)
-        self.apart = apart > 0
+        self.apart, self._plain = apart > 0, plain
+        if self.files is not None:
+            self.files.flash_attention = settings.flash_attention
         self._prefixes = Prefixes(
             self._context, whole_only=self.whole_only or self.apart, window=self._model.window, most=most
         )
@@ -298,10 +316,10 @@ class Cache:
         if resident is not None:
             self.prefixes.fork(resident, sequence, shared)
         try:
-            step = min(self._limits.batch, request.piece)
-            for start in range(shared, count, step):
+            for start in range(shared, count, self._limits.batch):
                 self.batch.clear()
-                self.batch.add(sequence, start, request.tokens[start : min(start + step, count)])
+                end = min(start + self._limits.batch, count)
+                self.batch.add(sequence, start, request.tokens[start:end])
                 self.decode()
         except (Aborted, NoRoom, EngineCrashed) as reason:
             self.context.clear(sequence)

@@ -28,10 +28,9 @@ from llmcli.engines.llama.library import LoadError, Log, Model, build, devices, 
 from llmcli.engines.llama.prefix_files import PrefixFiles
 from llmcli.engines.llama.requests import (
     CPU_BATCH,
-    EXACT_PIECE,
-    EXACT_PROMPT,
     GPU_BATCH,
     LARGEST_APART,
+    LARGEST_SCORES,
     LONGEST_APART,
     Limits,
     Request,
@@ -106,6 +105,8 @@ class Child:
         context = min(load.context or model.context_train, model.context_train)
         cells = max(512, load.memory // max(load.cell_bytes, 1))
         together = self._on_gpu or model.recurrent or model.hybrid or model.window or load.sequential
+        batch = GPU_BATCH if self._on_gpu else CPU_BATCH
+        plain = not self._on_gpu and load.kv_type in (None, "f16", "f32")
         self._limits = Limits(
             context=min(context, cells) if load.context is None else context,
             cells=max(cells, load.context or 0),
@@ -114,8 +115,9 @@ class Child:
             flash_attention=load.flash_attention,
             kv_type=load.kv_type,
             sequential=load.sequential,
-            batch=GPU_BATCH if self._on_gpu else CPU_BATCH,
+            batch=batch,
             longest_apart=0 if together else min(LONGEST_APART, LARGEST_APART // max(load.cell_bytes, 1)),
+            longest_plain=LARGEST_SCORES // (4 * batch * max(load.heads, 1)) if plain else 0,
         )
         self._scheduler = Scheduler(
             model, self._limits, self._log, self._emit, self._report, load.temperature_scale
@@ -308,7 +310,6 @@ class Child:
         if room < needed:
             raise too_long(len(tokens) + needed, self._limits.context)
         budget = room if wanted is None else min(wanted, room)
-        exact = not message.stream and not self._on_gpu and len(tokens) <= EXACT_PROMPT
         inside = self._opened(message.prompt)  # renders the chat template, which belongs to this thread
         return Request(
             message.id,
@@ -319,7 +320,6 @@ class Child:
             many=message.many,
             stable=0 if message.many else self._tokenizer.stable(message.prompt, tokens),
             fixed=self._fixed(message.prompt, tokens),
-            piece=EXACT_PIECE if exact else GPU_BATCH,
             apart=message.many and self._limits.together_apart(len(tokens) + budget) > 0,
             wrote=self._tokenizer.remember,
         )
@@ -362,7 +362,7 @@ def _prefix_files(load: wire.Load, model: Model) -> PrefixFiles | None:
     if not load.prefix_key or load.sequential:
         return None
     # RoPE's settings are the model's, whose hash stands in the key: no option of ours changes them.
-    settings = f"kv={load.kv_type} flash={load.flash_attention} gpu={load.gpu_layers} {build()}"
+    settings = f"kv={load.kv_type} gpu={load.gpu_layers} {build()}"
     folder = paths.cache_dir() / "prefixes"
     return PrefixFiles(folder, f"{load.prefix_key}\n{settings}", load.prefix_bytes, model.parameters)
 

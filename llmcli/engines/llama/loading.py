@@ -33,6 +33,7 @@ def load_message(
         threads=options.threads or machine.usable_cores(),
         memory=machine.free_memory() // 2,
         cell_bytes=_cell_bytes(header),
+        heads=max(header.heads, default=1),
         kv_type=options.kv_type,
         flash_attention=options.flash_attention,
         lora=options.lora,

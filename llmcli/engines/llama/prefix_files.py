@@ -37,13 +37,15 @@ class PrefixFiles:
     """
     The saved states of one model as it is loaded.
 
-    `key` says all that a state depends on beside its tokens: model, adapters, build, types. `most` is what
-    all files of the folder may hold together, in bytes; the least recently used are deleted.
+    `key` says what a state depends on beside its tokens: model, adapters, build, types; and so does
+    `flash_attention` of the context, for whose sake the values lie in another order. `most` is what all files
+    of the folder may hold together, in bytes; the least recently used are deleted.
     """
 
     def __init__(self, folder: Path, key: str, most: int, parameters: int) -> None:
         self._folder = folder
         self._key = key.encode()
+        self.flash_attention: bool | None = None
         self._most = most
         self._parameters = parameters
         self._met: set[bytes] = set()
@@ -110,7 +112,8 @@ class PrefixFiles:
                 total -= held
 
     def _name(self, tokens: Sequence[int]) -> bytes:
-        return hashlib.sha256(self._key + b"\x00" + array("i", tokens).tobytes()).digest()
+        key = self._key + f"\nflash={self.flash_attention}".encode()
+        return hashlib.sha256(key + b"\x00" + array("i", tokens).tobytes()).digest()
 
     def _place(self, tokens: Sequence[int]) -> Path:
         return self._folder / f"{self._name(tokens).hex()}{SUFFIX}"

@@ -187,14 +187,14 @@ class Scheduler:
         prompt is read alone, and then all write.
         """
         batch, runs = self.cache.batch, []
-        ordered = sorted(self._slots, key=lambda slot: len(slot.pending) != 1)
         if self.cache.apart:
             ordered = self._alike()
+        else:
+            ordered = sorted(self._slots, key=lambda slot: len(slot.pending) != 1)
         for slot in ordered:
             if not slot.pending or not batch.room:
                 continue
-            most = min(slot.request.piece, self.cache.until_snapshot(slot))
-            count = min(len(slot.pending), batch.room, most)
+            count = min(len(slot.pending), batch.room, self.cache.until_snapshot(slot))
             whole = count == len(slot.pending)
             row = batch.add(slot.sequence, slot.past, slot.pending[:count], "last" if whole else "none")
             runs.append((slot, count, row))

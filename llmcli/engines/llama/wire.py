@@ -35,6 +35,7 @@ class Load(Struct, frozen=True, tag=True):
     threads: int
     memory: int
     cell_bytes: int
+    heads: int
     kv_type: str | None
     flash_attention: bool | None
     lora: tuple[tuple[str, float], ...]

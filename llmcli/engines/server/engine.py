@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+import llmcli.engines.server.protocol as protocol
 from llmcli.engines.base import EngineInfo, EngineOptions
-from llmcli.engines.server import protocol
 from llmcli.engines.server.client import Cancel, Client, Patience
 from llmcli.engines.server.counting import EXACT, Counter
 from llmcli.engines.server.failures import Refused
