@@ -138,11 +138,8 @@ class Cache:
             if other is not request and other.apart == request.apart
         ]
         if request.apart:
-            if others:
-                self._plan_apart([request, *others])
-                return True
-            request.apart = False  # alone
-            return self._plan(request)
+            self._plan_apart([request, *others])
+            return True
         shared = common_prefix(request.tokens, others[0].tokens) if others else 0
         if self._prefixes is not None and not self.apart:
             shared = max(shared, self.prefixes.best(request.tokens)[1])
@@ -173,15 +170,8 @@ class Cache:
         self._planned = each, together
 
     def _is_better_plain(self, request: Request) -> bool:
-        """
-        Whether it is better off without flash attention: see LARGEST_SCORES.
-
-        Not rows that share a cache: only flash attention passes over the cells of the others.
-        """
-        shares = (
-            request.many and not self._limits.sequential and not self._limits.together_apart(request.cells)
-        )
-        return request.make_writer is not None and not shares
+        """Whether it is better off without flash attention, and finds an empty cache: see LARGEST_SCORES."""
+        return request.make_writer is not None and (self._limits.sequential or self._limits.single)
 
     def _beside(self, request: Request) -> int:
         """How many like it should fit together."""
@@ -316,9 +306,10 @@ class Cache:
         if resident is not None:
             self.prefixes.fork(resident, sequence, shared)
         try:
-            for start in range(shared, count, self._limits.batch):
+            step = self.piece(request)
+            for start in range(shared, count, step):
                 self.batch.clear()
-                end = min(start + self._limits.batch, count)
+                end = min(start + step, count)
                 self.batch.add(sequence, start, request.tokens[start:end])
                 self.decode()
         except (Aborted, NoRoom, EngineCrashed) as reason:
@@ -364,6 +355,12 @@ class Cache:
         if slot.resident is not None:
             self.prefixes.take_back(slot.resident)
         slot.resident, slot.cells = None, slot.request.cells
+
+    def piece(self, request: Request) -> int:
+        """How many tokens of its prompt may go into one decode."""
+        if self.context.settings.flash_attention is False:
+            return self._limits.batch
+        return min(self._limits.batch, request.piece)
 
     def until_snapshot(self, slot: Slot) -> int:
         """

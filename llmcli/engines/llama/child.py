@@ -28,6 +28,8 @@ from llmcli.engines.llama.library import LoadError, Log, Model, build, devices, 
 from llmcli.engines.llama.prefix_files import PrefixFiles
 from llmcli.engines.llama.requests import (
     CPU_BATCH,
+    EXACT_PIECE,
+    EXACT_PROMPT,
     GPU_BATCH,
     LARGEST_APART,
     LARGEST_SCORES,
@@ -118,6 +120,7 @@ class Child:
             batch=batch,
             longest_apart=0 if together else min(LONGEST_APART, LARGEST_APART // max(load.cell_bytes, 1)),
             longest_plain=LARGEST_SCORES // (4 * batch * max(load.heads, 1)) if plain else 0,
+            single=load.single,
         )
         self._scheduler = Scheduler(
             model, self._limits, self._log, self._emit, self._report, load.temperature_scale
@@ -310,6 +313,7 @@ class Child:
         if room < needed:
             raise too_long(len(tokens) + needed, self._limits.context)
         budget = room if wanted is None else min(wanted, room)
+        exact = not message.stream and not self._on_gpu and len(tokens) <= EXACT_PROMPT
         inside = self._opened(message.prompt)  # renders the chat template, which belongs to this thread
         return Request(
             message.id,
@@ -320,6 +324,7 @@ class Child:
             many=message.many,
             stable=0 if message.many else self._tokenizer.stable(message.prompt, tokens),
             fixed=self._fixed(message.prompt, tokens),
+            piece=EXACT_PIECE if exact else GPU_BATCH,
             apart=message.many and self._limits.together_apart(len(tokens) + budget) > 0,
             wrote=self._tokenizer.remember,
         )

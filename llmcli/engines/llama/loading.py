@@ -47,6 +47,7 @@ def load_message(
         prefix_key=_prefix_key(model, options) if options.prefix_cache else "",
         prefix_bytes=options.prefix_cache,
         widen_with=_pays(options),
+        single=options.texts == "one",
     )
 
 

@@ -17,6 +17,17 @@ CPU_BATCH, GPU_BATCH = 256, 512
 Tokens of a decode. On a processor twice as many are multiplied no faster, and every token looks at the
 cells of all: the built-in model labels an eighth fewer rows a second with 512.
 """
+EXACT_PIECE = 63
+"""
+Tokens of a prompt in a decode with flash attention, where the answer must not depend on how it was cut.
+
+Fewer than 64 queries llama.cpp takes one by one, each over its cells in their order; from 64 on it takes
+the cells in tiles (ggml-cpu/ops.cpp, use_tiled). The last digit of a sum decides how an activation is rounded
+to 8 bits, and of the built-in model's tokens in a translation more than 1 % become others.
+"""
+EXACT_PROMPT = 256
+"""Tokens of a prompt above which it is read as fast as can be; and from 512 cells on a lone token is summed
+by several threads, in another order (use_split_kv_path)."""
 LARGEST_SCORES = 256 << 20
 """
 Bytes of attention scores (cells × tokens of a decode × heads, float32) up to which answers are written
@@ -24,8 +35,8 @@ without flash attention, on a processor.
 
 Fewer than 64 queries it takes one by one (ggml-cpu/ops.cpp, use_tiled): at 1,270 cells a token of
 Qwen2.5-0.5B takes 1.5 times as long as with matrix products, 32 tokens take 3.8 times; at 100 cells 1.0 and
-1.15 (two cores of a Xeon). For labels, read 64 tokens and more at once, it is the faster. And its sums
-depend on how a prompt was cut into decodes, which those of the products do not.
+1.15 (two cores of a Xeon). For labels, read 64 tokens and more at once, it is the faster. The products' sums
+depend on the cells that a sequence got, so only what begins in an empty cache of its own goes without.
 """
 LONGEST_APART, LARGEST_APART = 8192, 256 << 20
 """Cells and bytes above which a row shares the cache of all: its own is copied whole when it begins."""
@@ -55,6 +66,7 @@ class Limits:
 
     Rows of up to `longest_apart` cells can be written in a cache of their own each; in up to `longest_plain`
     cells answers are written without flash attention, where `flash_attention` says nothing.
+    `single`: one text is all there is.
     """
 
     context: int
@@ -67,6 +79,7 @@ class Limits:
     batch: int = CPU_BATCH
     longest_apart: int = 0
     longest_plain: int = 0
+    single: bool = False
 
     def flash(self, cells: int, plain: bool) -> bool | None:
         """
@@ -104,7 +117,7 @@ class Request:
     `labels`, whose tokens after the shared prompt are `rests`. `many`: more like it follow. So many tokens
     at its beginning are `stable` in a conversation, or `fixed` by its template. `apart`: its answer is
     written in a cache of its own, where what else is answered changes no digit of it (and no time goes into
-    other rows' cells).
+    other rows' cells). With flash attention at most `piece` of its tokens go into one decode.
     """
 
     id: int
@@ -117,6 +130,7 @@ class Request:
     many: bool = False
     stable: int = 0
     fixed: int = 0
+    piece: int = GPU_BATCH
     apart: bool = False
     wrote: Callable[[str, list[int]], None] | None = None
 

@@ -194,7 +194,8 @@ class Scheduler:
         for slot in ordered:
             if not slot.pending or not batch.room:
                 continue
-            count = min(len(slot.pending), batch.room, self.cache.until_snapshot(slot))
+            most = min(self.cache.piece(slot.request), self.cache.until_snapshot(slot))
+            count = min(len(slot.pending), batch.room, most)
             whole = count == len(slot.pending)
             row = batch.add(slot.sequence, slot.past, slot.pending[:count], "last" if whole else "none")
             runs.append((slot, count, row))

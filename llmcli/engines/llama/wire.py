@@ -25,6 +25,7 @@ class Load(Struct, frozen=True, tag=True):
     `prefix_key` is the hashes of model and adapters: without it no prefix is kept on disk; `prefix_bytes` is
     what all of them may take there. `widen_with` are the
     processor's instructions for which a copy that is read faster is worth its time and memory.
+    `single`: one text is all there is.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Load(Struct, frozen=True, tag=True):
     prefix_key: str = ""
     prefix_bytes: int = 0
     widen_with: tuple[str, ...] = ()
+    single: bool = False
 
 
 class Generate(Struct, frozen=True, tag=True):
