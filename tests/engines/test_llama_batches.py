@@ -20,7 +20,7 @@ from llmcli.engines.llama import amx
 from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.engine import LlamaEngine
 from llmcli.engines.llama.library import Log, Model
-from llmcli.engines.llama.requests import Limits, Request
+from llmcli.engines.llama.requests import EXACT_PIECE, Limits, Request
 from llmcli.engines.llama.scheduler import Scheduler
 from llmcli.engines.llama.tokens import Tokenizer
 from llmcli.messages import Completion, Usage
@@ -96,8 +96,8 @@ class Loaded:
     def write(self, prompts, recorders, **settings):
         """Have every recorder write its prompt's answer; `settings` are those of the scheduler's Limits."""
         done = queue.SimpleQueue()
-        usual = {"context": 384, "cells": 20_000, "parallel": 32, "threads": 2, "longest_apart": 512}
-        limits = Limits(**{**usual, "longest_plain": 4096, **settings})
+        usual = {"context": 384, "cells": 20_000, "parallel": 32, "threads": 2}
+        limits = Limits(**{**usual, "longest_apart": 512, "longest_plain": 4096, **settings})
         scheduler = Scheduler(self.model, limits, self.log, lambda *said: done.put(said), lambda text: None)
         for number, (prompt, recorder) in enumerate(zip(prompts, recorders, strict=True)):
             scheduler.submit(
@@ -107,6 +107,7 @@ class Loaded:
                     recorder.length,
                     make_writer=lambda limit, recorder=recorder: recorder,
                     many=True,
+                    piece=EXACT_PIECE,
                     apart=not limits.sequential and limits.longest_apart > 0,
                 )
             )

@@ -171,8 +171,11 @@ def test_batched_answers_are_those_of_one_at_a_time(kind, shared_tiny):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_and_answers_take_turns_in_one_engine(kind, open_tiny):
-    """They want different caches: labels with flash attention, answers without."""
-    engine, labels = open_tiny(kind, context=512), ("positive", "negative", "very good thing")
+    """One at a time they want different caches: labels with flash attention, answers without."""
+    engine, labels = (
+        open_tiny(kind, context=512, sequential=True),
+        ("positive", "negative", "very good thing"),
+    )
     said = []
     for _ in range(2):
         [(_, scores)] = engine.score([ask("Is this text positive? The sun is out.")], labels)

@@ -23,9 +23,8 @@ class Load(Struct, frozen=True, tag=True):
     Load a model; the first message, answered by Loaded or by Failed with id 0.
 
     `prefix_key` is the hashes of model and adapters: without it no prefix is kept on disk; `prefix_bytes` is
-    what all of them may take there. `widen_with` are the
-    processor's instructions for which a copy that is read faster is worth its time and memory.
-    `single`: one text is all there is.
+    what all of them may take there. `widen_with` are the processor's instructions for which a
+    copy that is read faster is worth its time and memory. `single`: one text is all there is.
     """
 
     path: str
