@@ -47,7 +47,7 @@ def ask(talk: Talk, text: str) -> State | None:
 
 def worded(talk: Talk, text: str) -> str:
     """The message: what is attached, then what was typed, through the template if one is set."""
-    parts = [quoted(one.name, one.text) for one in talk.attachments]
+    parts = [one.quoted for one in talk.attachments]
     message = "\n\n".join([*parts, text] if text else parts)
     if talk.template is None:
         return message
@@ -56,19 +56,6 @@ def worded(talk: Talk, text: str) -> str:
     template, values = talk.template
     messages = render(template, message, values).messages
     return messages[-1].content if messages else message
-
-
-def quoted(name: str, text: str) -> str:
-    """
-    A file inside a message, in a fence that its text does not contain.
-
-    >>> quoted("a.txt", "hello")
-    'a.txt:\\n```\\nhello\\n```'
-    """
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return f"{name}:\n{fence}\n{text.rstrip()}\n{fence}"
 
 
 # ── room ─────────────────────────────────────────────────────────────────────────────────────────

@@ -44,6 +44,7 @@ def _turn(talk: Talk, editor: Editor) -> None:
     """One prompt and what follows from it."""
     default, talk.next_text = talk.next_text, ""
     talk.screen.end_line()
+    talk.read_ahead()
     try:
         with talk.signals.at_prompt(editor.session.app):
             text = editor.read(default, talk.signals.check_prompt)

@@ -26,7 +26,7 @@ from llmcli.chat.signals import Interrupted, Signals
 from llmcli.chat.work import Tick, follow, run
 from llmcli.engines.base import Engine, EngineInfo
 from llmcli.errors import EngineCrashed, LlmError
-from llmcli.messages import Completion, Piece, Prompt, Sampling, Usage
+from llmcli.messages import Completion, Message, Piece, Prompt, Sampling, Usage
 
 if TYPE_CHECKING:
     from llmcli.templates import Template
@@ -57,6 +57,19 @@ class Attachment:
     name: str
     text: str
     tokens: int
+
+    @property
+    def quoted(self) -> str:
+        """
+        As it stands in the message: in a fence that its text does not contain.
+
+        >>> Attachment("a.txt", "hello", tokens=1).quoted
+        'a.txt:\\n```\\nhello\\n```'
+        """
+        fence = "```"
+        while fence in self.text:
+            fence += "`"
+        return f"{self.name}:\n{fence}\n{self.text.rstrip()}\n{fence}"
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,7 @@ class Talk:
             if engine is self._engine:
                 self._info = info
                 self.on_loaded()
+                self.read_ahead()
 
     @property
     def engine(self) -> Engine:
@@ -226,6 +240,16 @@ class Talk:
         """Count the conversation again, for the meter."""
         with_system = self.conversation.prompt(thinking=self.thinking)
         self.used = self.count([with_system])[0] if with_system.messages else 0
+
+    def read_ahead(self) -> None:
+        """Have the engine read, while the user types, what the next turn begins with."""
+        engine = self._engine
+        if engine is None or self._info is None:
+            return
+        begun = "".join(f"{one.quoted}\n\n" for one in self.attachments)
+        message = Message("user", begun if self.template is None else "")
+        with suppress(LlmError):  # it is said when it is asked
+            engine.read_ahead(self.conversation.prompt(message, thinking=self.thinking), self.sampling)
 
     def close(self) -> None:
         """End the engine."""

@@ -36,6 +36,10 @@ class ThinkingEngine:
         """Tokens of each item, with thinking on."""
         return self._engine.count_tokens([item if isinstance(item, str) else _on(item) for item in items])
 
+    def read_ahead(self, prompt: Prompt, sampling: Sampling) -> None:
+        """The engine's, with thinking on."""
+        self._engine.read_ahead(_on(prompt), sampling)
+
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Piece | Completion]:
         """The engine's pieces, thoughts among them."""
         return self._engine.stream(_on(prompt), sampling)

@@ -94,6 +94,14 @@ class Engine(Protocol):
         """Tokens of each item: a prompt through the chat template, a text as it stands."""
         ...
 
+    def read_ahead(self, prompt: Prompt, sampling: Sampling) -> None:
+        """
+        A conversation goes on with this prompt, of whose last message only the beginning is known yet.
+
+        Returns at once; an engine that can evaluates what is sure while nobody asks it anything.
+        """
+        ...
+
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Piece | Completion]:
         """Pieces as they are written; the last item is the Completion."""
         ...

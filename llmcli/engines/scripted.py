@@ -115,6 +115,9 @@ class ScriptedEngine:
         """Words of each item."""
         return [_count(item if isinstance(item, str) else item.text) for item in items]
 
+    def read_ahead(self, prompt: Prompt, sampling: Sampling) -> None:
+        """There is nothing to read."""
+
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Piece | Completion]:
         """The reply word by word; the delay is spread over the words."""
         completion = self._completion(prompt, sampling, delay=False)

@@ -97,7 +97,7 @@ class Loaded:
         """Have every recorder write its prompt's answer; `settings` are those of the scheduler's Limits."""
         done = queue.SimpleQueue()
         usual = {"context": 384, "cells": 20_000, "parallel": 32, "threads": 2}
-        limits = Limits(**{**usual, "longest_apart": 512, "longest_plain": 4096, **settings})
+        limits = Limits(**{**usual, "longest_apart": 512, "heads": 4, **settings})
         scheduler = Scheduler(self.model, limits, self.log, lambda *said: done.put(said), lambda text: None)
         for number, (prompt, recorder) in enumerate(zip(prompts, recorders, strict=True)):
             scheduler.submit(
@@ -109,6 +109,7 @@ class Loaded:
                     many=True,
                     piece=EXACT_PIECE,
                     apart=not limits.sequential and limits.longest_apart > 0,
+                    alone=limits.sequential or limits.longest_apart > 0,
                 )
             )
         threading.Thread(target=scheduler.run, daemon=True).start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import os
+import signal
 import threading
 import time
 
@@ -22,6 +24,7 @@ from llmcli.models.resolve import resolve
 
 SENTIMENT = "Is the sentiment of this text positive, neutral or negative?\n\n"
 LABELS = ("positive", "neutral", "negative")
+NAMES = ("train", "book", "cat", "new house", "old friend", "first snow")
 KINDS = ["llama", "qwen2", "gemma3", "mamba", "lfm2"]
 
 
@@ -171,20 +174,97 @@ def test_batched_answers_are_those_of_one_at_a_time(kind, shared_tiny):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_and_answers_take_turns_in_one_engine(kind, open_tiny):
-    """One at a time they want different caches: labels with flash attention, answers without."""
-    engine, labels = (
-        open_tiny(kind, context=512, sequential=True),
+    """They want different caches: on a processor, labels with flash attention, answers without."""
+    engine = open_tiny(kind, context=512, sequential=True)
+    question, labels = (
+        ask("Is this text positive? The sun is out."),
         ("positive", "negative", "very good thing"),
     )
     said = []
-    for _ in range(2):
-        [(_, scores)] = engine.score([ask("Is this text positive? The sun is out.")], labels)
+    for _ in range(3):
+        [(_, scores)] = engine.score([question], labels)
         _, completion = collect(engine.stream(ask("Say something."), Sampling(temperature=0.0, max_tokens=8)))
-        said.append((scores, completion))
+        said.append((scores.probabilities, completion.text, completion.usage.answer))
 
-    (first, answer), (again, repeated) = said
-    assert again.probabilities == pytest.approx(first.probabilities, abs=0.01)
-    assert 0 < answer.usage.answer <= 8 and 0 < repeated.usage.answer <= 8
+    assert said[0] == said[1] == said[2]
+    assert 0 < said[0][2] <= 8
+
+
+def test_with_sequential_a_row_is_answered_alike_behind_a_much_longer_one():
+    texts = [f"Translate the text to German.\n\nThe {name} is here, and we are glad." for name in NAMES]
+    long = "Translate the text to German.\n\n" + "The report is about water. " * 110
+
+    def answers(engine, texts):
+        said = dict(engine.generate(iter(map(ask, texts)), Sampling(max_tokens=16)))
+        engine.close()
+        return [said[position].text for position in range(len(texts))]
+
+    options = EngineOptions(sequential=True)
+    first = answers(LlamaEngine(resolve("starter"), options), texts)
+    behind = answers(LlamaEngine(resolve("starter"), options), [long, *texts])
+
+    assert behind[1:] == first
+
+
+def evaluated(engine, least):
+    """Wait until the child has evaluated so many tokens in all; how many it has then."""
+    for _ in range(200):
+        count = engine.measure().tokens
+        if count >= least:
+            return count
+        time.sleep(0.02)
+    raise AssertionError(f"{count} tokens are read of {least}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_next_turn_begins_with_is_read_while_nobody_asks(kind, open_tiny):
+    engine = open_tiny(kind, context=512)
+    said = [Message("user", "the and is " * 20)]
+    few = Sampling(temperature=0.0, max_tokens=6)
+    _, reply = collect(engine.stream(Prompt(tuple(said)), few))
+    said += [Message("assistant", f" {reply.text} rewritten"), Message("user", "")]
+    before = engine.measure().tokens
+
+    engine.read_ahead(Prompt(tuple(said)), few)
+    evaluated(engine, before + 4)
+    time.sleep(0.1)
+    ahead = engine.measure().tokens - before
+    said[-1] = Message("user", "very good thing?")
+    _, second = collect(engine.stream(Prompt(tuple(said)), few))
+
+    assert second.usage.cached >= ahead
+    assert second.usage.prompt - second.usage.cached < 20
+    fresh = open_tiny(kind, context=512)
+    assert collect(fresh.stream(Prompt(tuple(said)), few))[1].text == second.text
+
+
+def test_reading_ahead_makes_nobody_wait(open_tiny):
+    engine = open_tiny("llama", made=tiny("llama", context=8192))
+    few = Sampling(temperature=0.0, max_tokens=4)
+    long = Prompt((Message("user", "the and is " * 2000), Message("assistant", "good"), Message("user", "")))
+    expected = collect(engine.stream(ask("Say something."), few))[1].text
+    engine.read_ahead(long, few)
+    evaluated(engine, 200)
+
+    began = time.monotonic()
+    other = collect(engine.stream(ask("Say something."), few))[1]
+    engine.read_ahead(long, few)
+    [(_, scores)] = engine.score([ask("Is this text positive?")], LABELS)
+
+    assert time.monotonic() - began < 2
+    assert other.text == expected
+    assert sum(scores.probabilities) == pytest.approx(1)
+    assert engine.measure().tokens < 4000
+
+
+def test_reading_ahead_says_nothing_of_what_goes_wrong(open_tiny):
+    engine = open_tiny("llama", context=64)
+    too_long = Prompt((Message("user", "the and is " * 200), Message("user", "")))
+    engine.read_ahead(too_long, Sampling())
+    os.kill(engine.pid, signal.SIGKILL)
+    engine.read_ahead(too_long, Sampling())
+    engine.close()
+    engine.read_ahead(too_long, Sampling())
 
 
 def test_sequential_answers_do_not_depend_on_their_neighbours(shared_tiny):

@@ -52,7 +52,7 @@ def run(text="The bread was good.", introduction=INTRODUCTION, fixed=True, **opt
     try:
         content = f"{introduction}\n\n{text}"
         prompt = Prompt((Message("user", content),), fixed=len(introduction) if fixed else None)
-        [(_, answer)] = engine.generate([prompt], Sampling(max_tokens=4))
+        [(_, answer)] = engine.generate(iter([prompt]), Sampling(max_tokens=4))  # as the commands ask
         assert isinstance(answer, Completion), answer
         return answer.text, engine.measure().tokens
     finally:

@@ -18,6 +18,8 @@ from llmcli.engines.base import EngineOptions
 from llmcli.engines.llama import widening
 from llmcli.engines.llama.engine import LlamaEngine
 from llmcli.engines.llama.library import LoadError
+from llmcli.engines.llama.loading import load_message
+from llmcli.models import gguf
 from llmcli.models.gguf_reader import read_header
 from llmcli.models.resolve import ModelFile
 
@@ -120,6 +122,23 @@ def test_the_engine_runs_the_copy_and_answers_as_without(tmp_path):
     assert told == [True, False]
     for with_copy, without in zip(*answers, strict=True):
         assert with_copy.probabilities == pytest.approx(without.probabilities, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("options", "worth"),
+    [
+        (EngineOptions(texts="many"), {"amx_int8", "avx512_vnni", "avx_vnni"}),
+        (EngineOptions(texts="many", parallel=1), {"amx_int8"}),
+        (EngineOptions(texts="some"), {"amx_int8"}),
+        (EngineOptions(texts="one"), set()),
+        (EngineOptions(texts="many", sequential=True), set()),
+    ],
+)
+def test_what_is_asked_decides_which_processors_gain(tmp_path, options, worth):
+    path = quantised(tmp_path, Q5_0_FILE)
+    told = load_message(ModelFile("small", path), gguf.check(path), options, started=0.0)
+
+    assert set(told.widen_with) == worth
 
 
 @pytest.mark.parametrize(("rows", "widened"), [(3, False), (2000, True)])

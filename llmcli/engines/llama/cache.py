@@ -1,33 +1,20 @@
 """
-The cells that running requests share: who gets a sequence, and what it begins with.
+The sequences of a context: what a request's begins with, and what becomes of it.
 
-Makes a context large enough for what is coming, finds what a prompt can be forked from (a resident
-prefix, a running neighbour, a file), and takes everything back. Knows no answers.
+Finds what a prompt can be forked from (a resident prefix, a running neighbour, a file) or go on in, and takes
+everything back. Knows no answers.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from itertools import islice
 
-from llmcli.engines.llama.context import AbortSwitch, Batch, Context, ContextSettings
-from llmcli.engines.llama.library import LoadError, Log, Model
-from llmcli.engines.llama.prefix_files import PrefixFiles
-from llmcli.engines.llama.prefixes import Prefixes, Resident
-from llmcli.engines.llama.requests import (
-    BRANCH_SEQUENCES,
-    FEWER_BRANCH_SEQUENCES,
-    MOST_SEQUENCES,
-    PREFIXES_APART,
-    RESIDENTS,
-    WORTH_SHARING,
-    WORTH_WAITING,
-    Limits,
-    Request,
-    Slot,
-    padded,
-)
+from llmcli.engines.llama.context import Batch
+from llmcli.engines.llama.library import Log, Model
+from llmcli.engines.llama.prefixes import Resident
+from llmcli.engines.llama.requests import WORTH_SHARING, WORTH_WAITING, Limits, Request, Slot
+from llmcli.engines.llama.room import Room
 from llmcli.engines.llama.tokens import common_prefix
 from llmcli.errors import EngineCrashed
 
@@ -40,171 +27,17 @@ class NoRoom(Exception):
     """The KV cache had no cells for a batch."""
 
 
-class Cache:
-    """
-    One context at a time, and its sequences.
-
-    `slots` and `waiting` are the scheduler's: what runs, and what comes next. `files` are the
-    prefixes on disk, where any are kept.
-    """
+class Cache(Room):
+    """The room, and who has which of its sequences; `batch` is what goes into the next decode."""
 
     def __init__(
         self, model: Model, limits: Limits, log: Log, slots: list[Slot], waiting: deque[Request]
     ) -> None:
-        self._model = model
-        self._limits = limits
-        self._log = log
-        self._slots = slots
-        self._waiting = waiting
-        self._context: Context | None = None
-        self._prefixes: Prefixes | None = None
+        super().__init__(model, limits, log, slots, waiting)
         self._last: list[int] = []
-        self._planned = (0, 0)  # the cells of a request, and of how many beside it, that the context is for
-        self.apart = False  # whether each sequence of the context has cells of its own
-        self._plain = False  # whether it was made for requests that are better off without flash attention
-        self.whole_only = model.recurrent or model.hybrid
-        self._reserve = FEWER_BRANCH_SEQUENCES if self.whole_only else BRANCH_SEQUENCES
-        self.abort = AbortSwitch()
-        self.batch = Batch(self._limits.batch)
-        self.free: list[int] = []
-        self.files: PrefixFiles | None = None
+        self.batch = Batch(limits.batch)
         self.decode_seconds = 0.0
         self.decoded_tokens = 0
-
-    @property
-    def made(self) -> bool:
-        """Whether there is a context."""
-        return self._context is not None
-
-    @property
-    def context(self) -> Context:
-        """The context, once there is one."""
-        assert self._context is not None
-        return self._context
-
-    @property
-    def prefixes(self) -> Prefixes:
-        """What is resident in it."""
-        assert self._prefixes is not None
-        return self._prefixes
-
-    # room
-
-    def make_room(self, request: Request) -> bool:
-        """Whether the request fits now."""
-        if not self._is_planned(request) and not self._plan(request):
-            return False
-        context, prefixes = self.context, self.prefixes
-        if self.apart:
-            return len(self.free) > PREFIXES_APART - prefixes.count
-        resident, shared = prefixes.best(request.tokens)
-        while self._used() + request.cells - shared > context.cells or len(self.free) <= self._reserve:
-            freed = prefixes.evict(spare=resident)
-            if not freed:
-                if self._slots:
-                    return False
-                freed = prefixes.evict()  # alone: the prefix it would share must go too
-                resident, shared = None, 0
-                if not freed:
-                    raise LoadError("the KV cache has no room for this prompt")
-            self.free += freed
-        return True
-
-    def _used(self) -> int:
-        return self.prefixes.cells + sum(slot.cells for slot in self._slots)
-
-    def _is_planned(self, request: Request) -> bool:
-        """Whether the context was made for requests of this size: asked of every row, so quick."""
-        if self._prefixes is None or not self._slots or request.apart != self.apart:
-            return False
-        if self.apart:
-            return request.cells <= self._planned[0]
-        own = request.cells - self.prefixes.best(request.tokens)[1]
-        return own <= self._planned[0] and self._beside(request) <= self._planned[1]
-
-    def _plan(self, request: Request) -> bool:
-        """
-        Have a context that is large enough for a request and its like, what they share counted once.
-
-        False where the old one must run empty first.
-        """
-        if request.apart and self.apart and request.cells <= self._planned[0]:
-            return True
-        if self._slots and (request.apart or self.apart):
-            return False
-        others = [
-            other
-            for other in islice(self._waiting, 64)
-            if other is not request and other.apart == request.apart
-        ]
-        if request.apart:
-            self._plan_apart([request, *others])
-            return True
-        shared = common_prefix(request.tokens, others[0].tokens) if others else 0
-        if self._prefixes is not None and not self.apart:
-            shared = max(shared, self.prefixes.best(request.tokens)[1])
-        own = max(other.cells - shared for other in [request, *others])
-        beside = self._beside(request)
-        room = min(shared + own * beside, max(shared + own, self._limits.cells))
-        wanted = padded(max(room, 512))
-        plain = self._is_better_plain(request)
-        if self._context is None or self.apart:
-            self._new_context(wanted, plain)
-        elif not self._slots and wanted > self._context.cells:
-            # What is resident is lost with the old one: a growing conversation should not pay that often.
-            wanted = max(wanted, min(2 * self._context.cells, self._limits.cells))
-            self._new_context(wanted, plain or self._plain)
-        elif not self._slots and plain and not self._plain:
-            self._new_context(self._context.cells, True)
-        elif self._slots and wanted > 2 * self._context.cells:
-            return False  # much more is coming than this context was made for
-        self._planned = max(own, request.cells - self.prefixes.best(request.tokens)[1]), beside
-        return True
-
-    def _plan_apart(self, requests: list[Request]) -> None:
-        """As `_plan`, with as many cells for every sequence as the longest needs."""
-        longest = max(request.cells for request in requests)
-        together = self._limits.together_apart(longest)
-        each = padded(longest)
-        self._new_context(each, True, apart=together)
-        self._planned = each, together
-
-    def _is_better_plain(self, request: Request) -> bool:
-        """Whether it is better off without flash attention, and finds an empty cache: see LARGEST_SCORES."""
-        return request.make_writer is not None and (self._limits.sequential or self._limits.single)
-
-    def _beside(self, request: Request) -> int:
-        """How many like it should fit together."""
-        return self._limits.parallel if request.many and not self._limits.sequential else 2
-
-    def _new_context(self, cells: int, plain: bool, apart: int = 0) -> None:
-        """A cache of so many cells for all; or for so many running sequences one each, `apart`."""
-        if self._context is not None:
-            self._context.free()
-            self._context = self._prefixes = None  # also where no new one can be made
-            self.apart, self._planned = False, (0, 0)
-        most = PREFIXES_APART if apart else RESIDENTS
-        beside = apart or self._limits.parallel + self._reserve + 2
-        sequences = min(MOST_SEQUENCES, beside + most)
-        settings = ContextSettings(
-            cells=cells * sequences if apart else cells,
-            sequences=sequences,
-            unified=not apart,
-            batch=self._limits.batch,
-            threads=self._limits.threads,
-            flash_attention=self._limits.flash(cells, plain),
-            kv_type=self._limits.kv_type,
-        )
-        self._context = Context(self._model, settings, self.abort, self._log)
-        self.apart, self._plain = apart > 0, plain
-        if self.files is not None:
-            self.files.flash_attention = settings.flash_attention
-        self._prefixes = Prefixes(
-            self._context, whole_only=self.whole_only or self.apart, window=self._model.window, most=most
-        )
-        self.free = list(range(sequences - 1, -1, -1))
-
-    # sequences
 
     def nearest(self, request: Request) -> tuple[Slot | None, int]:
         """The running request that begins most like this one, and how many tokens can be had from it."""
@@ -236,6 +69,8 @@ class Cache:
                 self.free += freed
             self.context.clear_all()
             shared, resident, evaluated = 0, None, 0
+        elif self.is_tenant(request):
+            return self._move_in(request)
         else:
             before = self.decoded_tokens
             self._recall(request)
@@ -258,6 +93,24 @@ class Cache:
         pending = request.tokens[shared:]
         cached = max(0, shared - evaluated)
         return Slot(request, sequence, pending, shared, cached, cells, resident)
+
+    def _move_in(self, request: Request) -> Slot:
+        """Go on in the sequence that the one before has left, as far as they begin alike; the rest goes."""
+        resident, shared = self.prefixes.best(request.tokens)
+        if shared < request.fixed:
+            resident = None  # its template's words may be on disk
+        self.free += self.prefixes.drop_all_but(resident)
+        before = self.decoded_tokens
+        self._recall(request)
+        evaluated = self.decoded_tokens - before
+        resident, shared = self.prefixes.best(request.tokens)
+        if resident is None:
+            sequence = self._take_free()
+        else:
+            sequence = resident.sequence
+            shared = shared if self.prefixes.hand_over(resident, shared) else 0
+        cached = max(0, shared - evaluated)
+        return Slot(request, sequence, request.tokens[shared:], shared, cached, request.cells)
 
     def _share(self, request: Request) -> None:
         """Evaluate what this prompt shares with its neighbours once, and keep it."""
@@ -283,7 +136,9 @@ class Cache:
         resident, shared = self.prefixes.best(request.tokens)
         if self.files is None or self.apart or shared >= len(prefix) or self.prefixes.full:
             return  # what is kept of a cache for all is refused by one of its own, and many rows share this
-        if self._used() + request.cells + len(prefix) > self.context.cells or not self.files.worth(prefix):
+        if not self.files.worth(prefix):
+            return
+        if not self.is_tenant(request) and self._used() + request.cells + len(prefix) > self.context.cells:
             return
         state = self.files.read(prefix)
         if state is not None:
@@ -306,12 +161,13 @@ class Cache:
         if resident is not None:
             self.prefixes.fork(resident, sequence, shared)
         try:
-            step = self.piece(request)
-            for start in range(shared, count, step):
+            start = shared
+            while start < count:
+                end = min(start + self.piece(request, start), count)
                 self.batch.clear()
-                end = min(start + step, count)
                 self.batch.add(sequence, start, request.tokens[start:end])
                 self.decode()
+                start = end
         except (Aborted, NoRoom, EngineCrashed) as reason:
             self.context.clear(sequence)
             self.free.append(sequence)
@@ -320,11 +176,12 @@ class Cache:
             return None  # unshared, then
         return sequence
 
-    def close(self, slot: Slot, keep: list[int] | None = None) -> None:
+    def close(self, slot: Slot, keep: bool) -> None:
         """Take a slot's sequence back; with `keep`, its tokens stay resident."""
         self.take_back(slot)
-        if keep and not self._limits.sequential:
-            self.free += self.prefixes.keep(slot.sequence, keep)
+        keep = self.is_tenant(slot.request) or (keep and not self.is_guest(slot.request))
+        if keep and slot.past and not self._limits.sequential:
+            self.free += self.prefixes.keep(slot.sequence, slot.evaluated)
         else:
             self.give_back(slot.sequence)
 
@@ -356,10 +213,10 @@ class Cache:
             self.prefixes.take_back(slot.resident)
         slot.resident, slot.cells = None, slot.request.cells
 
-    def piece(self, request: Request) -> int:
-        """How many tokens of its prompt may go into one decode."""
+    def piece(self, request: Request, past: int) -> int:
+        """How many tokens of its prompt may go into one decode, behind so many others."""
         if self.context.settings.flash_attention is False:
-            return self._limits.batch
+            return self._limits.piece(past)
         return min(self._limits.batch, request.piece)
 
     def until_snapshot(self, slot: Slot) -> int:

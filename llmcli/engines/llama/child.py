@@ -24,7 +24,8 @@ from llmcli import machine, paths
 from llmcli.engines.llama import amx, wire
 from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.context import KV_TYPES
-from llmcli.engines.llama.library import LoadError, Log, Model, build, devices, supports_gpu
+from llmcli.engines.llama.library import LoadError, Log, Model, build, devices, supports_gpu, system_info
+from llmcli.engines.llama.loading import VNNI
 from llmcli.engines.llama.prefix_files import PrefixFiles
 from llmcli.engines.llama.requests import (
     CPU_BATCH,
@@ -32,7 +33,6 @@ from llmcli.engines.llama.requests import (
     EXACT_PROMPT,
     GPU_BATCH,
     LARGEST_APART,
-    LARGEST_SCORES,
     LONGEST_APART,
     Limits,
     Request,
@@ -55,6 +55,8 @@ def main() -> None:
     """Serve the parent on the file descriptor named on the command line, until it goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it cancels on the wire
     unusable = set() if amx.settle() else {"amx_int8"}
+    if "VNNI = 1" not in system_info():  # llama.cpp was compiled for any processor
+        unusable |= {*VNNI}
     connection = Connection(int(sys.argv[1]))
     Child(connection, machine.cpu_flags() - unusable).run()
 
@@ -108,6 +110,7 @@ class Child:
         cells = max(512, load.memory // max(load.cell_bytes, 1))
         together = self._on_gpu or model.recurrent or model.hybrid or model.window or load.sequential
         batch = GPU_BATCH if self._on_gpu else CPU_BATCH
+        self._can_be_alone = not (self._on_gpu or model.recurrent or model.hybrid)
         plain = not self._on_gpu and load.kv_type in (None, "f16", "f32")
         self._limits = Limits(
             context=min(context, cells) if load.context is None else context,
@@ -119,7 +122,7 @@ class Child:
             sequential=load.sequential,
             batch=batch,
             longest_apart=0 if together else min(LONGEST_APART, LARGEST_APART // max(load.cell_bytes, 1)),
-            longest_plain=LARGEST_SCORES // (4 * batch * max(load.heads, 1)) if plain else 0,
+            heads=load.heads if plain else 0,
             single=load.single,
         )
         self._scheduler = Scheduler(
@@ -244,7 +247,7 @@ class Child:
         self._tokenized.set()
         while True:
             message = self._work.get()
-            assert isinstance(message, (wire.Generate, wire.Score, wire.Count))
+            assert isinstance(message, (wire.Generate, wire.Score, wire.Count, wire.Ahead))
             if message.id not in self._queued:
                 continue
             try:
@@ -258,7 +261,7 @@ class Child:
             with self._queue_lock:
                 self._queued.discard(message.id)
 
-    def _prepare(self, message: wire.Generate | wire.Score | wire.Count) -> None:
+    def _prepare(self, message: wire.Generate | wire.Score | wire.Count | wire.Ahead) -> None:
         if isinstance(message, wire.Count):
             counts = tuple(
                 len(self._tokenizer.encode(item)) if isinstance(item, Prompt) else self._tokenizer.count(item)
@@ -267,6 +270,8 @@ class Child:
             self._send(wire.Counted(message.id, counts))
         elif isinstance(message, wire.Score):
             self._submit(self._score_request(message))
+        elif isinstance(message, wire.Ahead):
+            self._submit(self._ahead_request(message))
         else:
             self._submit(self._generate_request(message))
 
@@ -313,7 +318,10 @@ class Child:
         if room < needed:
             raise too_long(len(tokens) + needed, self._limits.context)
         budget = room if wanted is None else min(wanted, room)
+        conversation = message.stream and message.prompt.fixed is None
+        alone = conversation or self._limits.single or self._limits.sequential
         exact = not message.stream and not self._on_gpu and len(tokens) <= EXACT_PROMPT
+        apart = message.many and self._limits.together_apart(len(tokens) + budget) > 0
         inside = self._opened(message.prompt)  # renders the chat template, which belongs to this thread
         return Request(
             message.id,
@@ -325,9 +333,18 @@ class Child:
             stable=0 if message.many else self._tokenizer.stable(message.prompt, tokens),
             fixed=self._fixed(message.prompt, tokens),
             piece=EXACT_PIECE if exact else GPU_BATCH,
-            apart=message.many and self._limits.together_apart(len(tokens) + budget) > 0,
+            apart=apart,
+            alone=self._can_be_alone and (apart or alone),
             wrote=self._tokenizer.remember,
         )
+
+    def _ahead_request(self, message: wire.Ahead) -> Request:
+        tokens = self._tokenizer.coming(message.prompt)
+        room = self._limits.context - len(tokens)
+        if room < 1:
+            raise too_long(len(tokens) + 1, self._limits.context)
+        budget = min(message.max_tokens or room, room)
+        return Request(message.id, tokens, budget, alone=self._can_be_alone, ahead=True)
 
     def _fixed(self, prompt: Prompt, tokens: list[int]) -> int:
         return min(self._tokenizer.fixed(prompt, tokens), len(tokens) - 1) if self._keeps_fixed else 0

@@ -44,12 +44,17 @@ class AbortSwitch:
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """The shape of a context: `cells` tokens of KV cache, `sequences` at most, decodes of `batch` tokens."""
+    """
+    The shape of a context: `cells` tokens of KV cache, `sequences` at most, decodes of `batch` tokens.
+
+    Of these llama.cpp takes `together` at a time (n_ubatch; None: all), and lays out its buffers for so many.
+    """
 
     cells: int
     sequences: int
     batch: int
     threads: int
+    together: int | None = None
     unified: bool = True
     flash_attention: bool | None = None
     kv_type: str | None = None
@@ -62,7 +67,7 @@ class Context:
         params = lib.llama_context_default_params()
         params.n_ctx = settings.cells
         params.n_batch = settings.batch
-        params.n_ubatch = settings.batch
+        params.n_ubatch = settings.together or settings.batch
         params.n_seq_max = settings.sequences
         params.n_threads = settings.threads
         params.n_threads_batch = settings.threads

@@ -134,6 +134,10 @@ class LlamaEngine:
         assert isinstance(message, wire.Counted)
         return list(message.tokens)
 
+    def read_ahead(self, prompt: Prompt, sampling: Sampling) -> None:
+        """Tell the child what comes, and wait for nothing: no answer, no error, no model."""
+        self.send(wire.Ahead(next(self._ids), prompt, sampling.max_tokens), self.epoch)
+
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Piece | Completion]:
         """Pieces, then the Completion. Another thread may close it, also while this one waits for a piece."""
         inbox = SimpleQueue[Any]()

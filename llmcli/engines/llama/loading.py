@@ -14,6 +14,9 @@ from llmcli.models import gguf
 from llmcli.models.checksum import known_sha256
 from llmcli.models.resolve import ModelFile
 
+VNNI = ("avx512_vnni", "avx_vnni")
+"""The names by which Linux lists the instructions that multiply and add 8-bit numbers."""
+
 
 def load_message(
     model: ModelFile, header: gguf.GgufHeader, options: EngineOptions, started: float
@@ -60,7 +63,8 @@ def _pays(options: EngineOptions) -> tuple[str, ...]:
     """
     if options.sequential or options.texts == "one":
         return ()
-    return ("amx_int8", "avx512_vnni", "avx_vnni") if options.texts == "many" else ("amx_int8",)
+    together = options.texts == "many" and options.parallel != 1
+    return ("amx_int8", *VNNI) if together else ("amx_int8",)
 
 
 def _prefix_key(model: ModelFile, options: EngineOptions) -> str:

@@ -104,6 +104,23 @@ class Prefixes:
         self.fork(resident, sequence, length)
         resident.lent += 1
 
+    def hand_over(self, resident: Resident, length: int) -> bool:
+        """
+        Give a resident that is not lent to a running request, which goes on behind its first tokens.
+
+        False, and an empty sequence, where its state cannot go back so far.
+        """
+        self._residents.remove(resident)
+        self._asked = None
+        if self._context.cut(resident.sequence, length):
+            return True
+        self._context.clear(resident.sequence)
+        return False
+
+    def drop_all_but(self, spare: Resident | None) -> list[int]:
+        """Forget the others, none of them lent; their sequence numbers are free."""
+        return [self.drop(resident) for resident in list(self._residents) if resident is not spare]
+
     def take_back(self, resident: Resident) -> None:
         """A sequence that a resident was lent to is done."""
         resident.lent -= 1

@@ -28,15 +28,20 @@ to 8 bits, and of the built-in model's tokens in a translation more than 1 % bec
 EXACT_PROMPT = 256
 """Tokens of a prompt above which it is read as fast as can be; and from 512 cells on a lone token is summed
 by several threads, in another order (use_split_kv_path)."""
-LARGEST_SCORES = 256 << 20
+LARGEST_SCORES, FEWEST_SCORED = 256 << 20, 32
 """
-Bytes of attention scores (cells × tokens of a decode × heads, float32) up to which answers are written
-without flash attention, on a processor.
+Bytes of attention scores (cells × tokens × heads, float32) that llama.cpp may lay out for answers written
+without flash attention, on a processor; so many tokens at least it takes together.
 
-Fewer than 64 queries it takes one by one (ggml-cpu/ops.cpp, use_tiled): at 1,270 cells a token of
-Qwen2.5-0.5B takes 1.5 times as long as with matrix products, 32 tokens take 3.8 times; at 100 cells 1.0 and
-1.15 (two cores of a Xeon). For labels, read 64 tokens and more at once, it is the faster. The products' sums
-depend on the cells that a sequence got, so only what begins in an empty cache of its own goes without.
+Fewer than 64 queries flash attention takes one by one (ggml-cpu/ops.cpp, use_tiled): at 1,270 cells a token
+of Qwen2.5-0.5B takes 1.5 times as long as with matrix products, 32 tokens take 3.8 times; at 100 cells 1.0
+and 1.15 (two cores of a Xeon). For labels, read 64 tokens and more at once, it is the faster. The products'
+sums depend on the cells that a sequence got, so only what begins in the first cell of a cache goes without.
+"""
+CACHED_SCORES, FEWEST_READ = 16 << 20, 64
+"""
+Bytes of attention scores that one decode of a prompt should make, and its tokens at least: at 4,000 cells 256
+tokens at once take 1.2 times as long as four times 64 (Qwen2.5-0.5B; the scores leave the processor's cache).
 """
 LONGEST_APART, LARGEST_APART = 8192, 256 << 20
 """Cells and bytes above which a row shares the cache of all: its own is copied whole when it begins."""
@@ -64,9 +69,8 @@ class Limits:
     """
     What the scheduler may use: tokens of a sequence, cells and sequences in all, tokens of a decode.
 
-    Rows of up to `longest_apart` cells can be written in a cache of their own each; in up to `longest_plain`
-    cells answers are written without flash attention, where `flash_attention` says nothing.
-    `single`: one text is all there is.
+    Rows of up to `longest_apart` cells can be written in a cache of their own each. `heads` of the attention,
+    where answers can be written without flash attention, else 0. `single`: one text is all there is.
     """
 
     context: int
@@ -78,20 +82,35 @@ class Limits:
     sequential: bool = False
     batch: int = CPU_BATCH
     longest_apart: int = 0
-    longest_plain: int = 0
+    heads: int = 0
     single: bool = False
 
-    def flash(self, cells: int, plain: bool) -> bool | None:
-        """
-        Flash attention for a cache of so many cells, better `plain` or not; None: llama.cpp's choice.
+    def flash(self, plain: bool) -> bool | None:
+        """Flash attention for requests that are better off `plain` or not; None: llama.cpp's choice."""
+        return False if self.flash_attention is None and plain and self.heads else self.flash_attention
 
-        >>> limits = Limits(context=4096, cells=9000, parallel=32, threads=2, longest_plain=8192)
-        >>> [limits.flash(512, plain=True), limits.flash(512, plain=False), limits.flash(9000, plain=True)]
-        [False, None, None]
+    def together(self, cells: int) -> int:
         """
-        if self.flash_attention is None and plain and cells <= self.longest_plain:
-            return False
-        return self.flash_attention
+        Tokens that llama.cpp takes together (n_ubatch) of so many cells: it lays out scores for all of them.
+
+        >>> limits = Limits(context=65536, cells=65536, parallel=32, threads=2, heads=32)
+        >>> [limits.together(cells) for cells in (512, 8192, 8193, 60000)]
+        [256, 256, 128, 32]
+        """
+        tokens = self.batch
+        while tokens > FEWEST_SCORED and 4 * tokens * cells * self.heads > LARGEST_SCORES:
+            tokens //= 2
+        return tokens
+
+    def piece(self, past: int) -> int:
+        """
+        Tokens of a prompt in one decode without flash attention, behind so many others.
+
+        >>> limits = Limits(context=4096, cells=4096, parallel=32, threads=2, heads=14)
+        >>> [limits.piece(past) for past in (0, 1000, 2000, 5000)]
+        [256, 256, 149, 64]
+        """
+        return min(self.batch, max(FEWEST_READ, CACHED_SCORES // (4 * max(past, 1) * max(self.heads, 1))))
 
     def together_apart(self, cells: int) -> int:
         """
@@ -114,10 +133,12 @@ class Request:
     A tokenised prompt and what is wanted of it.
 
     Either an answer (`writer`, made once it is known how much room there is) or the scores of
-    `labels`, whose tokens after the shared prompt are `rests`. `many`: more like it follow. So many tokens
-    at its beginning are `stable` in a conversation, or `fixed` by its template. `apart`: its answer is
-    written in a cache of its own, where what else is answered changes no digit of it (and no time goes into
-    other rows' cells). With flash attention at most `piece` of its tokens go into one decode.
+    `labels`, whose tokens after the shared prompt are `rests`; or nothing: `ahead`, to be read while nobody
+    asks. `many`: more like it follow. So many tokens at its beginning are `stable` in a conversation, or
+    `fixed` by its template. `apart`: it may be answered beside others in a cache of its own, where they
+    change no digit of it (and no time goes into their cells); `alone`: with nothing beside it, in the
+    sequence that the one before has left. With flash attention at most `piece` of its tokens go into one
+    decode.
     """
 
     id: int
@@ -132,6 +153,8 @@ class Request:
     fixed: int = 0
     piece: int = GPU_BATCH
     apart: bool = False
+    alone: bool = False
+    ahead: bool = False
     wrote: Callable[[str, list[int]], None] | None = None
 
     @property
@@ -159,6 +182,12 @@ class Slot:
     writer: Writer | None = None
     scores: list[float] = field(default_factory=list)
     open_branches: int = 0
+
+    @property
+    def evaluated(self) -> list[int]:
+        """The tokens that stand in the cache."""
+        written = self.writer.tokens if self.writer is not None else []
+        return (self.request.tokens + written)[: self.past]
 
 
 @dataclass(eq=False)

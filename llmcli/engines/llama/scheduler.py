@@ -18,6 +18,7 @@ from llmcli.engines.llama.library import Array, LoadError, Log, Model
 from llmcli.engines.llama.requests import FOLLOWS_SECONDS, Event, Limits, Request, Slot
 from llmcli.engines.llama.samplers import Candidates
 from llmcli.engines.llama.scoring import Added, Scoring
+from llmcli.engines.llama.tokens import common_prefix
 from llmcli.errors import BadConfig, EngineCrashed, LlmError, UnusableAnswer
 from llmcli.messages import LabelScores, Piece
 
@@ -54,14 +55,18 @@ class Scheduler:
         self._scoring = Scoring(self.cache, temperature_scale, self._scored)
         self.candidates = Candidates(model.vocab_size)
         self.busy_seconds = 0.0
+        self._ahead: Slot | None = None  # what is read while nobody asks
         self._read_in_turn = 0  # decodes of prompts since one of writing, where each has a cache of its own
 
     # from other threads
 
     def submit(self, request: Request) -> None:
-        """Queue a request."""
+        """Queue a request. What is read ahead yields to it, at once where that is nothing it begins with."""
         with self._lock:
             self._inbox.append(request)
+            ahead = self._ahead
+            if ahead is not None and common_prefix(ahead.request.tokens, request.tokens) <= ahead.past:
+                self.cache.abort.set()
             self._lock.notify()
 
     def cancel(self, ids: tuple[int, ...]) -> None:
@@ -90,15 +95,26 @@ class Scheduler:
                 self._lock.wait()
             if not self.cache.made and len(self._inbox) == 1 and self._inbox[0].many:
                 self._lock.wait(FOLLOWS_SECONDS)  # its follower shows what a context need not hold twice
-            self._waiting.extend(self._inbox)
+            arrived = list(self._inbox)
             self._inbox.clear()
             cancelled, self._cancelled = self._cancelled, set()
             self.cache.abort.clear()
+        if arrived:
+            self._end_ahead()
+        busy = bool(self._slots or self._waiting) or any(not request.ahead for request in arrived)
+        self._waiting.extend(request for request in arrived if not (busy and request.ahead))
         if cancelled:
             for request in [r for r in self._waiting if r.id in cancelled]:
                 self._waiting.remove(request)
             for slot in [s for s in self._slots if s.request.id in cancelled]:
                 self._leave(slot)
+
+    def _end_ahead(self) -> None:
+        """Somebody asks: what is being read ahead stays as far as it is read, what was to be is forgotten."""
+        for slot in [slot for slot in self._slots if slot.request.ahead]:
+            self._leave(slot, keep=True)
+        for request in [request for request in self._waiting if request.ahead]:
+            self._waiting.remove(request)
 
     def _admit(self) -> None:
         """Give sequences to waiting requests while there is room."""
@@ -115,6 +131,7 @@ class Scheduler:
                     return
                 slot = self.cache.open(request, nearest, alike)
                 self._slots.append(slot)
+                self._ahead = slot if request.ahead else None
                 self._give_writer(slot)
                 pending += len(slot.pending)
                 self._waiting.popleft()
@@ -142,12 +159,13 @@ class Scheduler:
             self._leave(slot)
             raise BadConfig(f"llama.cpp refuses it: {error}") from error
 
-    def _leave(self, slot: Slot, keep: list[int] | None = None) -> None:
+    def _leave(self, slot: Slot, keep: bool = False) -> None:
         """Take a slot back; with `keep`, its tokens stay resident for a prompt that goes on from them."""
         self._slots.remove(slot)
         if slot.writer is not None:
             slot.writer.free()
         self._scoring.forget(slot)
+        self._ahead = None
         self.cache.close(slot, keep)
 
     def _fail(self, slot: Slot, error: LlmError) -> None:
@@ -176,7 +194,9 @@ class Scheduler:
             slot.past += count
             slot.pending = slot.pending[count:]
             cache.keep_snapshot(slot)
-            if not slot.pending and logits is not None:
+            if not slot.pending and slot.request.ahead:
+                self._leave(slot, keep=True)
+            elif not slot.pending and logits is not None:
                 self._go_on(slot, logits[row])
 
     def _add_runs(self) -> Runs:
@@ -194,10 +214,11 @@ class Scheduler:
         for slot in ordered:
             if not slot.pending or not batch.room:
                 continue
-            most = min(self.cache.piece(slot.request), self.cache.until_snapshot(slot))
+            most = min(self.cache.piece(slot.request, slot.past), self.cache.until_snapshot(slot))
             count = min(len(slot.pending), batch.room, most)
             whole = count == len(slot.pending)
-            row = batch.add(slot.sequence, slot.past, slot.pending[:count], "last" if whole else "none")
+            wanted = "last" if whole and not slot.request.ahead else "none"
+            row = batch.add(slot.sequence, slot.past, slot.pending[:count], wanted)
             runs.append((slot, count, row))
         return runs
 
@@ -236,7 +257,7 @@ class Scheduler:
         self.cache.take_back(slot)
 
     def _report(self, runs: Runs) -> None:
-        if len(runs) == 1 and len(runs[0][0].pending) > 1:
+        if len(runs) == 1 and len(runs[0][0].pending) > 1 and not runs[0][0].request.ahead:
             slot = runs[0][0]
             total = len(slot.request.tokens)
             if total > self._limits.batch:
@@ -259,9 +280,8 @@ class Scheduler:
             return
         for piece in writer.finish():
             self._stream(slot, piece)
-        evaluated = (slot.request.tokens + writer.tokens)[: slot.past]
         kept = not slot.request.many and not (self.cache.whole_only and slot.request.stable)
-        self._leave(slot, keep=evaluated if kept else None)
+        self._leave(slot, keep=kept)
         completion = writer.completion(len(slot.request.tokens), slot.cached)
         if slot.request.wrote and not slot.request.many and not completion.thinking:
             slot.request.wrote(completion.text, writer.tokens)
@@ -278,5 +298,5 @@ class Scheduler:
             return
         # The first of a document's sentences comes alone.
         kept = not request.many and not self.cache.whole_only
-        self._leave(slot, keep=request.tokens if kept else None)
+        self._leave(slot, keep=kept)
         self._emit(request.id, scores)

@@ -83,6 +83,13 @@ class Tokenizer:
             return len(tokens)
         return common_prefix(self.encode(replace(prompt, continue_last=True)), tokens)
 
+    def coming(self, prompt: Prompt) -> list[int]:
+        """The ids that a prompt begins with, however its last message goes on."""
+        *before, last = prompt.messages
+        ends = (Message(last.role, last.content + end) for end in ("a", "字"))
+        one, other = (self.encode(replace(prompt, messages=(*before, end))) for end in ends)
+        return one[: common_prefix(one, other)]
+
     def fixed(self, prompt: Prompt, tokens: Sequence[int]) -> int:
         """How many of a prompt's ids come from its template's own words, whatever text follows."""
         if prompt.fixed is None or not prompt.messages:

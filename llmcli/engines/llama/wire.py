@@ -69,6 +69,18 @@ class Score(Struct, frozen=True, tag=True):
     many: bool = False
 
 
+class Ahead(Struct, frozen=True, tag=True):
+    """
+    While nothing else is asked, read what the next prompt of a conversation begins with; not answered.
+
+    Its last message is the beginning of what will be said, its answer will have at most `max_tokens`.
+    """
+
+    id: int
+    prompt: Prompt
+    max_tokens: int | None = None
+
+
 class Count(Struct, frozen=True, tag=True):
     """Count the tokens of prompts (through the chat template) and of texts (as they stand)."""
 
@@ -156,11 +168,11 @@ class Failed(Struct, frozen=True, tag=True):
     context: int = 0
 
 
-ToChild: TypeAlias = "Load | Generate | Score | Count | Cancel | Measure"
+ToChild: TypeAlias = "Load | Generate | Score | Ahead | Count | Cancel | Measure"
 ToParent: TypeAlias = "Loaded | Written | Answered | Scored | Counted | Measured | Progress | Failed"
 
 encode = msgspec.msgpack.Encoder().encode
-decode_to_child = msgspec.msgpack.Decoder(Load | Generate | Score | Count | Cancel | Measure).decode
+decode_to_child = msgspec.msgpack.Decoder(Load | Generate | Score | Ahead | Count | Cancel | Measure).decode
 decode_to_parent = msgspec.msgpack.Decoder(
     Loaded | Written | Answered | Scored | Counted | Measured | Progress | Failed
 ).decode

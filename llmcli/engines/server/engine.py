@@ -71,6 +71,9 @@ class ServerEngine:
                 raise count
         return [counts[position] for position in range(len(items))]  # type: ignore[misc]
 
+    def read_ahead(self, prompt: Prompt, sampling: Sampling) -> None:
+        """Not over the network: a server may charge for what it reads."""
+
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Piece | Completion]:
         """Pieces as the server sends them; the last item is the Completion. Raises LlmError."""
         url = self._reference.url + protocol.path_of(prompt)
