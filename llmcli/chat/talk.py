@@ -171,7 +171,8 @@ class Talk:
             if engine is self._engine:
                 self._info = info
                 self.on_loaded()
-                self.read_ahead()
+                if not self.alone:
+                    self.read_ahead()
 
     @property
     def engine(self) -> Engine:

@@ -238,6 +238,20 @@ def test_what_the_next_turn_begins_with_is_read_while_nobody_asks(kind, open_tin
     assert collect(fresh.stream(Prompt(tuple(said)), few))[1].text == second.text
 
 
+def test_a_conversation_that_outgrows_its_cache_is_not_read_again(open_tiny):
+    engine = open_tiny("llama", made=tiny("llama", context=4096))
+    few, said = Sampling(temperature=0.0, max_tokens=4), []
+    for words in (20, 400, 900):
+        before = sum(len(message.content.split()) for message in said)
+        said.append(Message("user", "the and is " * (words // 3)))
+        _, reply = collect(engine.stream(Prompt(tuple(said)), few))
+        said.append(Message("assistant", reply.text))
+        assert reply.usage.cached >= before
+    fresh = open_tiny("llama", made=tiny("llama", context=4096))
+
+    assert collect(fresh.stream(Prompt(tuple(said[:-1])), few))[1].text == reply.text
+
+
 def test_reading_ahead_makes_nobody_wait(open_tiny):
     engine = open_tiny("llama", made=tiny("llama", context=8192))
     few = Sampling(temperature=0.0, max_tokens=4)
