@@ -12,7 +12,7 @@ import time
 
 import pytest
 from engines.conftest import ask, ask_unchecked
-from ggufs import QWEN_LIKE, STRING, tiny
+from ggufs import QWEN_LIKE, STRING, Tensor, bpe_vocabulary, tiny
 
 from llmcli.engines.base import EngineOptions
 from llmcli.engines.llama.chat_template import ChatTemplate
@@ -271,6 +271,17 @@ def test_reading_ahead_makes_nobody_wait(open_tiny):
     assert engine.measure().tokens < 4000
 
 
+def test_where_nothing_is_known_of_the_next_turn_nothing_is_done(open_tiny):
+    bare = "{% for message in messages %}{{ message.content }}<|im_end|>{% endfor %}"
+    engine = open_tiny("llama", chat_template=bare)
+    engine.read_ahead(ask(""), Sampling())
+    engine.count_tokens(["to have it tokenised"])
+    before = engine.measure()
+    time.sleep(0.2)
+
+    assert engine.measure().busy_seconds - before.busy_seconds < 0.05
+
+
 def test_reading_ahead_says_nothing_of_what_goes_wrong(open_tiny):
     engine = open_tiny("llama", context=64)
     too_long = Prompt((Message("user", "the and is " * 200), Message("user", "")))
@@ -455,6 +466,32 @@ def test_a_model_of_nan_weights_is_reported_as_degenerate(open_tiny):
 
     assert "degenerate" == answer.finish_reason
     assert isinstance(scores, UnusableAnswer)
+
+
+def test_no_other_prompt_suffers_from_one_that_gives_no_numbers(open_tiny):
+    made = tiny("llama", context=1024)
+    words = made.tensor("token_embd.weight")
+    made.tensors.append(Tensor("output.weight", words.shape, words.data))
+    width, rare = words.shape[0], bpe_vocabulary()[0].index("@")
+    words.data = b"".join(
+        (words.data[: 4 * rare * width], b"\xff\xff\xff\x7f" * width, words.data[4 * (rare + 1) * width :])
+    )
+    engine, few = open_tiny("llama", made=made), Sampling(temperature=0.0, max_tokens=6)
+    texts = [f"the and is {'of ' * (n % 5)}" for n in range(40)]
+    poisoned = [f"{text} @ this" if n % 9 == 4 else text for n, text in enumerate(texts)]
+
+    expected = {text: collect(engine.stream(ask(text), few))[1] for text in {*texts}}
+    rows = dict(engine.generate(iter(map(ask, poisoned)), few))
+    for position, text in enumerate(poisoned):
+        if "@" in text:
+            assert collect(engine.stream(ask(text), few))[1].finish_reason == "degenerate"
+        again = collect(engine.stream(ask(texts[position]), few))[1]
+        assert again.text == expected[texts[position]].text
+        if "@" not in text:
+            assert rows[position].text == expected[text].text
+            assert rows[position].finish_reason == expected[text].finish_reason != "degenerate"
+        else:
+            assert rows[position].finish_reason == "degenerate"
 
 
 def _with_nan(made):

@@ -134,8 +134,10 @@ class Cache(Room):
         """Have what a template put before the text resident: from disk, or evaluated and kept there."""
         prefix = request.tokens[: request.fixed]
         resident, shared = self.prefixes.best(request.tokens)
-        if self.files is None or self.apart or shared >= len(prefix) or self.prefixes.full:
+        if self.files is None or self.apart or self.is_guest(request):
             return  # what is kept of a cache for all is refused by one of its own, and many rows share this
+        if shared >= len(prefix) or self.prefixes.full:
+            return
         if not self.files.worth(prefix):
             return
         if not self.is_tenant(request) and self._used() + request.cells + len(prefix) > self.context.cells:
@@ -150,9 +152,8 @@ class Cache(Room):
             self.files.forget(prefix)
         evaluated = self._evaluate(request, len(prefix), resident, shared)
         if evaluated is not None:
-            state = self.context.state(evaluated)
-            if state:
-                self.files.write(prefix, state)
+            if made := self.context.state(evaluated):
+                self.files.write(prefix, made)
             self.free += self.prefixes.keep(evaluated, prefix)
 
     def _evaluate(self, request: Request, count: int, resident: Resident | None, shared: int) -> int | None:

@@ -271,7 +271,8 @@ class Child:
         elif isinstance(message, wire.Score):
             self._submit(self._score_request(message))
         elif isinstance(message, wire.Ahead):
-            self._submit(self._ahead_request(message))
+            if not self._limits.sequential:  # there nothing stays from one prompt to the next
+                self._submit(self._ahead_request(message))
         else:
             self._submit(self._generate_request(message))
 
@@ -340,6 +341,8 @@ class Child:
 
     def _ahead_request(self, message: wire.Ahead) -> Request:
         tokens = self._tokenizer.coming(message.prompt)
+        if not tokens:
+            raise UsageError("the prompt is empty", "give it some text")
         room = self._limits.context - len(tokens)
         if room < 1:
             raise too_long(len(tokens) + 1, self._limits.context)

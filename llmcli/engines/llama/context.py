@@ -145,21 +145,21 @@ class Context:
         """The smallest position still in the cache: above 0 only for sliding windows."""
         return int(lib.llama_memory_seq_pos_min(self._memory, sequence))
 
-    def state(self, sequence: int) -> bytes:
+    def state(self, sequence: int) -> bytearray:
         """What the cache holds of a sequence, to be given to `set_state`; empty where it cannot be had."""
         size = lib.llama_state_seq_get_size(self._context, sequence)
-        buffer = (ctypes.c_uint8 * size)()
-        written = lib.llama_state_seq_get_data(self._context, buffer, size, sequence)
-        return bytes(buffer) if written == size else b""
+        state = bytearray(size)
+        written = lib.llama_state_seq_get_data(self._context, _address(state), size, sequence)
+        return state if written == size else bytearray()
 
-    def set_state(self, sequence: int, state: bytes) -> bool:
+    def set_state(self, sequence: int, state: bytes | bytearray) -> bool:
         """
         Let a sequence be what `state` gave; False, and an empty sequence, where it does not fit.
 
         llama.cpp believes what it reads: only what came from `state`, of the same model and settings.
         """
-        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
-        done = bool(lib.llama_state_seq_set_data(self._context, buffer, len(state), sequence) == len(state))
+        read = lib.llama_state_seq_set_data(self._context, _address(state), len(state), sequence)
+        done = bool(state) and int(read) == len(state)
         if not done:
             self.clear(sequence)
         return done
@@ -167,6 +167,11 @@ class Context:
     def free(self) -> None:
         """Give the memory back."""
         lib.llama_free(self._context)
+
+
+def _address(state: bytes | bytearray) -> Any:
+    """Where it lies, for C: it may be gigabytes, so no copy."""
+    return np.frombuffer(state or b"\0", np.uint8).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 class Batch:

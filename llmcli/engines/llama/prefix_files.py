@@ -81,7 +81,7 @@ class PrefixFiles:
         self.forget(tokens)
         return None
 
-    def write(self, tokens: Sequence[int], state: bytes) -> None:
+    def write(self, tokens: Sequence[int], state: bytes | bytearray) -> None:
         """Keep the state of these tokens."""
         body = self._name(tokens) + state
         if len(body) + DIGEST > self._most:

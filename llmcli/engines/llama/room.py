@@ -59,6 +59,7 @@ class Room:
         self.whole_only = model.recurrent or model.hybrid
         self._reserve = FEWER_BRANCH_SEQUENCES if self.whole_only else BRANCH_SEQUENCES
         self.abort = AbortSwitch()
+        self.tainted = False  # whether a cell may hold what is no number
         self.free: list[int] = []
         self.files: PrefixFiles | None = None
 
@@ -94,6 +95,8 @@ class Room:
 
     def make_room(self, request: Request) -> bool:
         """Whether the request fits now."""
+        if self.tainted and not self._wiped():
+            return False
         if not self._is_planned(request) and not self._plan(request):
             return False
         context, prefixes = self.context, self.prefixes
@@ -114,6 +117,18 @@ class Room:
             self.free += freed
         return True
 
+    def _wiped(self) -> bool:
+        """
+        Begin anew behind an answer that came out as no numbers, once nothing runs.
+
+        Without flash attention even a cell that nobody looks at is multiplied, by 0: a NaN stays one.
+        """
+        if not self._slots:
+            self.free += self.prefixes.drop_all_but(None)
+            self.context.clear_all()
+            self.tainted = False
+        return not self.tainted
+
     def _used(self) -> int:
         return self.prefixes.cells + sum(slot.cells for slot in self._slots)
 
@@ -129,13 +144,13 @@ class Room:
         return own <= self._planned[0] and self._beside(request) <= self._planned[1]
 
     def _kind_for(self, request: Request, lone: bool) -> Kind:
-        """The kind of context that a request wants; `lone` where none like it are running or waiting."""
+        """The kind of context that a request wants; `lone` where nothing else is running or waiting."""
         if request.apart and (self._kind == "apart" or not lone):
             return "apart"
         if request.alone and (lone or not request.many or self._limits.sequential):
             return "alone"
-        short = request.make_writer is not None and not request.many
-        return "alone" if self._kind == "alone" and short else "shared"
+        guest = lone and self._kind == "alone" and request.make_writer is not None and not request.many
+        return "alone" if guest else "shared"
 
     def _plan(self, request: Request) -> bool:
         """
@@ -144,8 +159,7 @@ class Room:
         False where the old one must run empty first.
         """
         others = [other for other in islice(self._waiting, 64) if other is not request]
-        lone = not self._slots and not any(other.many for other in others)
-        kind = self._kind_for(request, lone)
+        kind = self._kind_for(request, lone=not self._slots and not others)
         if self._slots and (kind != self._kind or kind == "alone"):
             return False
         if kind == "apart":
@@ -188,20 +202,32 @@ class Room:
         return True
 
     def _plan_alone(self, request: Request) -> None:
-        """Room for the longest conversation so far; a longer one takes its state along."""
+        """Room for the longest conversation so far, with a guest or without."""
         ours = self._context if self._kind == "alone" else None
-        beside = self.prefixes.cells if ours is not None and not request.alone else 0
-        wanted = padded(max(request.cells + beside, 512))
         if ours is None:
-            self._new_context("alone", wanted)
-        elif wanted > ours.cells:
-            resident, shared = self.prefixes.best(request.tokens)
-            tokens = resident.tokens if resident is not None else []
-            state = ours.state(resident.sequence) if resident is not None and shared else b""
-            self._new_context("alone", max(wanted, min(2 * ours.cells, self._limits.cells)))
+            self._new_context("alone", padded(max(request.cells, 512)))
+            return
+        beside = 0 if request.alone else self.prefixes.cells
+        wanted = padded(max(request.cells, min(request.cells + beside, self._limits.cells)))
+        if wanted > ours.cells:
+            self._grow(request, max(wanted, min(2 * ours.cells, self._limits.cells)))
+
+    def _grow(self, request: Request, cells: int) -> None:
+        """
+        A larger context, with what the conversation before has of this one where that has room meanwhile.
+
+        Of a sliding window llama.cpp writes down the window alone, which would stand in other cells.
+        """
+        resident, shared = self.prefixes.best(request.tokens)
+        state = bytearray()
+        if resident is not None and shared + cells <= self._limits.cells and not self._model.window:
+            self.context.cut(resident.sequence, shared)
+            state = self.context.state(resident.sequence)
+        self._new_context("alone", cells)
+        if state:
             sequence = self.free.pop()
-            if state and self.context.set_state(sequence, state):
-                self.free += self.prefixes.keep(sequence, tokens)
+            if self.context.set_state(sequence, state):
+                self.free += self.prefixes.keep(sequence, request.tokens[:shared])
             else:
                 self.free.append(sequence)
 

@@ -99,15 +99,16 @@ class Scheduler:
             self._inbox.clear()
             cancelled, self._cancelled = self._cancelled, set()
             self.cache.abort.clear()
-        if arrived:
-            self._end_ahead()
-        busy = bool(self._slots or self._waiting) or any(not request.ahead for request in arrived)
-        self._waiting.extend(request for request in arrived if not (busy and request.ahead))
         if cancelled:
+            arrived = [request for request in arrived if request.id not in cancelled]
             for request in [r for r in self._waiting if r.id in cancelled]:
                 self._waiting.remove(request)
             for slot in [s for s in self._slots if s.request.id in cancelled]:
                 self._leave(slot)
+        if arrived:
+            self._end_ahead()
+        busy = bool(self._slots or self._waiting) or any(not request.ahead for request in arrived)
+        self._waiting.extend(request for request in arrived if not (busy and request.ahead))
 
     def _end_ahead(self) -> None:
         """Somebody asks: what is being read ahead stays as far as it is read, what was to be is forgotten."""
@@ -272,6 +273,8 @@ class Scheduler:
             return
         writer = slot.writer
         token = writer.choose(logits)
+        if token is None and writer.finish_reason == "degenerate":
+            self.cache.tainted = True
         if token is not None:
             for piece in writer.accept(token):
                 self._stream(slot, piece)
@@ -294,6 +297,7 @@ class Scheduler:
     def _scored(self, slot: Slot, scores: LabelScores | UnusableAnswer) -> None:
         request = slot.request
         if isinstance(scores, UnusableAnswer):
+            self.cache.tainted = True
             self._fail(slot, scores)
             return
         # The first of a document's sentences comes alone.
