@@ -55,8 +55,9 @@ class Sampling(Struct, frozen=True):
     temperature 0 takes the likeliest token; `max_tokens` counts answer tokens and
     None means what is left of the context window. `seed` is the run's: the numbers
     drawn for a row come from (seed, prompt, `sample`), so a resumed job draws the
-    same ones. At most one of `schema` (a JSON Schema, as JSON text) and `grammar`
-    (GBNF) constrains the answer.
+    same ones. `beams`, at temperature 0: search for the likeliest answer with so many side by side (1: no
+    search, the likeliest token each time). At most one of `schema` (a JSON Schema, as JSON
+    text) and `grammar` (GBNF) constrains the answer.
     """
 
     temperature: float = 0.0
@@ -66,6 +67,7 @@ class Sampling(Struct, frozen=True):
     max_tokens: int | None = None
     seed: int = 0
     sample: int = 0
+    beams: int = 1
     stop: tuple[str, ...] = ()
     schema: str | None = None
     grammar: str | None = None

@@ -130,6 +130,17 @@ class SamplingOptions:
         ),
     ] = None
 
+    beams: Annotated[
+        int | None,
+        _sampling(
+            "--beams",
+            metavar="N",
+            min=1,
+            max=32,
+            help="Follow N answers side by side, give the likeliest.",
+        ),
+    ] = None
+
     def given(self) -> dict[str, Any]:
         """The fields of Sampling that the command line sets."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}

@@ -26,7 +26,8 @@ from llmcli.templates.values import SAMPLING, sampling_problem, typed
 GLOBAL_OPTIONS = frozenset(
     {
         *("model", "context", "parallel", "threads", "gpu_layers", "kv_type", "lora", "sequential"),
-        *("temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "thinking", "show_thinking"),
+        *("temperature", "top_p", "top_k", "min_p", "max_tokens", "seed", "beams"),
+        *("thinking", "show_thinking"),
         *("text", "lines", "field", "encoding", "truncate", "limit", "extract", "no_extract"),
         *("output", "format", "json", "as", "probabilities", "stream", "quiet", "verbose"),
         *("log", "dry_run", "debug", "color", "no_color", "help", "version", "private"),

@@ -96,6 +96,7 @@ SAMPLING: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "is a whole number from 1 to 2147483647",
         lambda v: v is None or (_whole(v) and 1 <= v < 2**31),
     ),
+    "beams": ("is a whole number from 1 to 32", lambda v: _whole(v) and 1 <= v <= 32),
     "seed": ("is a whole number from 0 to 9223372036854775807", lambda v: _whole(v) and 0 <= v < 2**63),
     "stop": (
         "is a list of texts",

@@ -78,7 +78,8 @@ class Cache(Room):
             evaluated = self.decoded_tokens - before
             resident, shared = self.prefixes.best(request.tokens)
         cells = request.cells - shared
-        sequence = self._take_free()
+        sequences = [self._take_free() for _ in range(request.beams)]
+        sequence = sequences[0]
         if nearest is not None and min(alike, nearest.past) > shared:
             # Its cells may outlive it under this sequence, so they are counted here as well, but for those
             # of a resident that both stand on.
@@ -92,7 +93,7 @@ class Cache(Room):
             self.prefixes.lend(resident, sequence, shared)
         pending = request.tokens[shared:]
         cached = max(0, shared - evaluated)
-        return Slot(request, sequence, pending, shared, cached, cells, resident)
+        return Slot(request, sequences, pending, shared, cached, cells, resident)
 
     def _move_in(self, request: Request) -> Slot:
         """Go on in the sequence that the one before has left, as far as they begin alike; the rest goes."""
@@ -110,7 +111,7 @@ class Cache(Room):
             sequence = resident.sequence
             shared = shared if self.prefixes.hand_over(resident, shared) else 0
         cached = max(0, shared - evaluated)
-        return Slot(request, sequence, request.tokens[shared:], shared, cached, request.cells)
+        return Slot(request, [sequence], request.tokens[shared:], shared, cached, request.cells)
 
     def _share(self, request: Request) -> None:
         """Evaluate what this prompt shares with its neighbours once, and keep it."""
@@ -184,16 +185,38 @@ class Cache(Room):
         if keep and slot.past and not self._limits.sequential:
             self.free += self.prefixes.keep(slot.sequence, slot.evaluated)
         else:
-            self.give_back(slot.sequence)
+            for sequence in slot.sequences:
+                self.give_back(sequence)
 
     def give_back(self, sequence: int) -> None:
         """A sequence is done."""
-        last = max(self._slots, key=lambda slot: slot.sequence, default=None) if self.apart else None
-        if last is not None and last.sequence > sequence:
-            self.context.fork_whole(last.sequence, sequence)
-            sequence, last.sequence = last.sequence, sequence
+        last = max(self._slots, key=lambda slot: max(slot.sequences), default=None) if self.apart else None
+        if last is not None and max(last.sequences) > sequence:
+            highest = max(last.sequences)
+            self.context.fork_whole(highest, sequence)
+            last.sequences[last.sequences.index(highest)] = sequence
+            sequence = highest
         self.context.clear(sequence)
         self.free.append(sequence)
+
+    def rearrange(self, slot: Slot, parents: list[int]) -> None:
+        """
+        Let a slot's beams go on from these beams, by number.
+
+        A beam that goes on stays where it is, its further children go where a beam ended.
+        """
+        before = slot.sequences
+        taken: dict[int, int] = {}  # the sequence of each new beam
+        staying = {parent: beam for beam, parent in reversed(list(enumerate(parents)))}
+        unused = [sequence for number, sequence in enumerate(before) if number not in staying]
+        for beam, parent in enumerate(parents):
+            if staying[parent] == beam:
+                taken[beam] = before[parent]
+            else:
+                taken[beam] = unused.pop()
+                self.context.clear(taken[beam])
+                self.context.fork_whole(before[parent], taken[beam])
+        slot.sequences = [taken[beam] for beam in range(len(parents))] + unused
 
     def _take_free(self, *, to_keep: bool = False) -> int:
         """

@@ -34,6 +34,7 @@ from llmcli.engines.llama.requests import (
     GPU_BATCH,
     LARGEST_APART,
     LONGEST_APART,
+    SEARCHED_MORE,
     Limits,
     Request,
     too_long,
@@ -108,7 +109,7 @@ class Child:
                 raise ModelError(f"LoRA adapter {path} cannot be used: {error}") from error
         context = min(load.context or model.context_train, model.context_train)
         cells = max(512, load.memory // max(load.cell_bytes, 1))
-        together = self._on_gpu or model.recurrent or model.hybrid or model.window or load.sequential
+        together = self._on_gpu or model.recurrent or model.hybrid or model.window
         batch = GPU_BATCH if self._on_gpu else CPU_BATCH
         self._can_be_alone = not (self._on_gpu or model.recurrent or model.hybrid)
         plain = not self._on_gpu and load.kv_type in (None, "f16", "f32")
@@ -322,7 +323,11 @@ class Child:
         conversation = message.stream and message.prompt.fixed is None
         alone = conversation or self._limits.single or self._limits.sequential
         exact = not message.stream and not self._on_gpu and len(tokens) <= EXACT_PROMPT
-        apart = message.many and self._limits.together_apart(len(tokens) + budget) > 0
+        beams = message.sampling.beams if message.sampling.temperature == 0 else 1
+        if beams > 1 and wanted is None:
+            budget = min(budget, 2 * len(tokens) + SEARCHED_MORE)
+        beside = beams > 1 or (message.many and not self._limits.sequential)
+        apart = beside and self._limits.together_apart(len(tokens) + budget, beams) > 0
         inside = self._opened(message.prompt)  # renders the chat template, which belongs to this thread
         return Request(
             message.id,
@@ -335,7 +340,8 @@ class Child:
             fixed=self._fixed(message.prompt, tokens),
             piece=EXACT_PIECE if exact else GPU_BATCH,
             apart=apart,
-            alone=self._can_be_alone and (apart or alone),
+            alone=self._can_be_alone and (apart or alone) and beams == 1,
+            beams=beams,
             wrote=self._tokenizer.remember,
         )
 

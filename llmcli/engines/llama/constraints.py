@@ -9,12 +9,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from llmcli.errors import LlmError
+from llmcli.errors import LlmError, UsageError
 from llmcli.messages import Completion, Sampling
 
 
 def constrained(sampling: Sampling) -> Sampling:
-    """The sampling with its schema or grammar checked, as a grammar; a bad grammar would kill the child."""
+    """
+    The sampling with its schema or grammar checked, as a grammar; a bad grammar would kill the child.
+
+    Raises UsageError for beams with one of them: a grammar follows one answer only.
+    """
+    if sampling.beams > 1 and (sampling.schema is not None or sampling.grammar is not None):
+        raise UsageError("--beams cannot search for an answer in a given form", "leave out --beams")
     if sampling.schema is not None:
         from llmcli.engines.llama.schema import to_gbnf
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from llmcli.engines.llama.beams import BeamSearch
 from llmcli.engines.llama.prefixes import Resident
 from llmcli.engines.llama.writer import Writer
 from llmcli.errors import InputTooLong, LlmError
@@ -47,6 +48,10 @@ LONGEST_APART, LARGEST_APART = 8192, 256 << 20
 """Cells and bytes above which a row shares the cache of all: its own is copied whole when it begins."""
 FEWEST_APART = 4
 """Rows that must have room together, each with a cache of its own."""
+MOST_SEARCHED = 64
+"""Sequences for beam search, over all rows: each has a cache of its own, and a fork copies it whole."""
+SEARCHED_MORE = 64
+"""Tokens above twice its prompt's that an answer may have which is searched for, unless somebody says so."""
 PREFIXES_APART = 2
 """Sequences for what rows share, where each has a cache of its own."""
 WORTH_SHARING = 16
@@ -112,19 +117,22 @@ class Limits:
         """
         return min(self.batch, max(FEWEST_READ, CACHED_SCORES // (4 * max(past, 1) * max(self.heads, 1))))
 
-    def together_apart(self, cells: int) -> int:
+    def together_apart(self, cells: int, beams: int = 1) -> int:
         """
-        How many rows of so many cells can be written together with a cache of its own each; 0 for too few.
+        How many sequences of so many cells can be written together, each in its own cache; 0 for too few.
 
         >>> limits = Limits(context=4096, cells=9000, parallel=32, threads=2, longest_apart=2048)
         >>> [limits.together_apart(cells) for cells in (200, 257, 1500, 3000)]
         [32, 15, 0, 0]
+        >>> limits.together_apart(200, beams=4), limits.together_apart(1500, beams=4)
+        (33, 4)
         """
         if cells > self.longest_apart:
             return 0
-        parallel = min(self.parallel, MOST_SEQUENCES - PREFIXES_APART)
+        most = MOST_SEQUENCES - PREFIXES_APART if beams == 1 else max(MOST_SEARCHED, beams)
+        parallel = min(self.parallel * beams, most)
         together = min(parallel, self.cells // padded(cells) - PREFIXES_APART)
-        return together if together >= min(parallel, FEWEST_APART) else 0
+        return together if together >= (min(parallel, FEWEST_APART) if beams == 1 else beams) else 0
 
 
 @dataclass(eq=False)
@@ -155,33 +163,47 @@ class Request:
     apart: bool = False
     alone: bool = False
     ahead: bool = False
+    beams: int = 1
     wrote: Callable[[str, list[int]], None] | None = None
 
     @property
     def cells(self) -> int:
-        """Cells of the KV cache that it needs at most."""
-        return len(self.tokens) + self.answer_tokens
+        """Cells of the KV cache that it needs at most; of each one that it is written in."""
+        return len(self.tokens) + self.answer_tokens * (1 if self.apart else self.beams)
 
 
 @dataclass(eq=False)
 class Slot:
     """
-    A request that has a sequence: `past` tokens are evaluated, `pending` come next.
+    A request that has a sequence, or one for each beam: `past` tokens are evaluated, `pending` come next.
 
     `cached` of its tokens were not evaluated for it; `cells` are those it may come to take beside the
     ones of the `resident` that it began with.
     """
 
     request: Request
-    sequence: int
+    sequences: list[int]
     pending: list[int]
     past: int = 0
     cached: int = 0
     cells: int = 0
     resident: Resident | None = None
     writer: Writer | None = None
+    search: BeamSearch | None = None
     scores: list[float] = field(default_factory=list)
     open_branches: int = 0
+
+    @property
+    def sequence(self) -> int:
+        """Its sequence, or the first of them, which the prompt is read in."""
+        return self.sequences[0]
+
+    @property
+    def following(self) -> list[tuple[int, int]]:
+        """The next token of what is being written, of each beam, with its sequence."""
+        if self.search is None or self.pending:
+            return [(self.sequence, token) for token in self.pending]
+        return [(sequence, beam.tokens[-1]) for sequence, beam in zip(self.sequences, self.search.live)]
 
     @property
     def evaluated(self) -> list[int]:

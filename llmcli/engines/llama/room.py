@@ -103,9 +103,10 @@ class Room:
         if self.is_tenant(request):
             return True
         if self.apart:
-            return len(self.free) > PREFIXES_APART - prefixes.count
+            return len(self.free) - request.beams >= PREFIXES_APART - prefixes.count
         resident, shared = prefixes.best(request.tokens)
-        while self._used() + request.cells - shared > context.cells or len(self.free) <= self._reserve:
+        reserve = self._reserve + request.beams
+        while self._used() + request.cells - shared > context.cells or len(self.free) < reserve:
             freed = prefixes.evict(spare=resident)
             if not freed:
                 if self._slots:
@@ -145,7 +146,7 @@ class Room:
 
     def _kind_for(self, request: Request, lone: bool) -> Kind:
         """The kind of context that a request wants; `lone` where nothing else is running or waiting."""
-        if request.apart and (self._kind == "apart" or not lone):
+        if request.apart and (self._kind == "apart" or not lone or not request.alone):
             return "apart"
         if request.alone and (lone or not request.many or self._limits.sequential):
             return "alone"
@@ -196,7 +197,10 @@ class Room:
         if self._slots:
             return False
         longest = max(other.cells for other in [request, *others])
-        together = self._limits.together_apart(longest)
+        beams = max(other.beams for other in [request, *others])
+        together = self._limits.together_apart(longest, beams)
+        if together < request.beams:
+            longest, together = request.cells, self._limits.together_apart(request.cells, request.beams)
         self._new_context("apart", padded(longest), beside=together)
         self._planned = padded(longest), together
         return True

@@ -13,17 +13,21 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
+
+from llmcli.engines.llama.beams import BeamSearch
 from llmcli.engines.llama.cache import Aborted, Cache, NoRoom
 from llmcli.engines.llama.library import Array, LoadError, Log, Model
 from llmcli.engines.llama.requests import FOLLOWS_SECONDS, Event, Limits, Request, Slot
 from llmcli.engines.llama.samplers import Candidates
 from llmcli.engines.llama.scoring import Added, Scoring
 from llmcli.engines.llama.tokens import common_prefix
+from llmcli.engines.llama.writer import Writer
 from llmcli.errors import BadConfig, EngineCrashed, LlmError, UnusableAnswer
 from llmcli.messages import LabelScores, Piece
 
-Runs = list[tuple[Slot, int, int]]
-"""Slots in a batch, each with the number of its tokens there and the row of its logits."""
+Runs = list[tuple[Slot, int, list[int]]]
+"""Slots in a batch, each with the tokens that it goes on by and the rows of its logits, one for each beam."""
 
 
 class Scheduler:
@@ -153,12 +157,17 @@ class Scheduler:
             return
         try:
             slot.writer = request.make_writer(request.answer_tokens)
+            if request.beams > 1:
+                slot.search = self._beam_search(request, slot.writer)
         except LlmError:
             self._leave(slot)
             raise
         except LoadError as error:
             self._leave(slot)
             raise BadConfig(f"llama.cpp refuses it: {error}") from error
+
+    def _beam_search(self, request: Request, writer: Writer) -> BeamSearch:
+        return BeamSearch(request.beams, request.answer_tokens, writer.ends)
 
     def _leave(self, slot: Slot, keep: bool = False) -> None:
         """Take a slot back; with `keep`, its tokens stay resident for a prompt that goes on from them."""
@@ -191,14 +200,17 @@ class Scheduler:
         if branches:
             assert logits is not None
             self._scoring.go_on(branches, logits)
-        for slot, count, row in runs:
+        for slot, count, rows in runs:
             slot.past += count
             slot.pending = slot.pending[count:]
             cache.keep_snapshot(slot)
             if not slot.pending and slot.request.ahead:
                 self._leave(slot, keep=True)
             elif not slot.pending and logits is not None:
-                self._go_on(slot, logits[row])
+                if slot.search is not None:
+                    self._search_on(slot, slot.search, logits[rows])
+                else:
+                    self._go_on(slot, logits[rows[0]])
 
     def _add_runs(self) -> Runs:
         """
@@ -207,38 +219,59 @@ class Scheduler:
         Of sequences with caches of their own llama.cpp evaluates together what is equally long: there a
         prompt is read alone, and then all write.
         """
-        batch, runs = self.cache.batch, []
+        reading = [slot for slot in self._slots if len(slot.pending) > 1]
+        writing = [slot for slot in self._slots if len(slot.pending) < 2]
         if self.cache.apart:
-            ordered = self._alike()
-        else:
-            ordered = sorted(self._slots, key=lambda slot: len(slot.pending) != 1)
-        for slot in ordered:
-            if not slot.pending or not batch.room:
-                continue
-            most = min(self.cache.piece(slot.request, slot.past), self.cache.until_snapshot(slot))
-            count = min(len(slot.pending), batch.room, most)
-            whole = count == len(slot.pending)
-            wanted = "last" if whole and not slot.request.ahead else "none"
-            row = batch.add(slot.sequence, slot.past, slot.pending[:count], wanted)
-            runs.append((slot, count, row))
+            # The oldest prompt that is not read yet, or all that write; these also after so many prompts.
+            if not reading or (writing and self._read_in_turn >= self._limits.parallel):
+                self._read_in_turn = 0
+                return self._add_next(writing)
+            self._read_in_turn += 1
+            return self._add_prompts(reading[:1])
+        return self._add_next(writing) + self._add_prompts(reading)
+
+    def _add_next(self, slots: list[Slot]) -> Runs:
+        """The next token of each answer, or of each of its beams."""
+        batch = self.cache.batch
+        tokens: list[tuple[int, Slot, int]] = []
+        for slot in slots:
+            following = [(sequence, slot, token) for sequence, token in slot.following]
+            if len(tokens) + len(following) <= batch.room:
+                tokens += following
+        # Neighbours beside each other: only such does llama.cpp evaluate together, where each has its cache.
+        tokens.sort(key=lambda one: one[0])
+        rows = {sequence: batch.add(sequence, slot.past, [token], "last") for sequence, slot, token in tokens}
+        return [
+            (slot, 1, [rows[sequence] for sequence, _ in slot.following])
+            for slot in slots
+            if slot.sequence in rows
+        ]
+
+    def _add_prompts(self, slots: list[Slot]) -> Runs:
+        batch = self.cache.batch
+        runs: Runs = []
+        for slot in slots:
+            most = min(self.cache.piece(slot.request, slot.past), self.cache.until_snapshot(slot), batch.room)
+            count = min(len(slot.pending), most)
+            if count:
+                wanted = "last" if count == len(slot.pending) and not slot.request.ahead else "none"
+                row = batch.add(slot.sequence, slot.past, slot.pending[:count], wanted)
+                runs.append((slot, count, [row]))
         return runs
 
-    def _alike(self) -> list[Slot]:
-        """The oldest prompt that is not read yet, or all that write; these also after so many prompts."""
-        reading = next((slot for slot in self._slots if len(slot.pending) > 1), None)
-        writing = sorted((s for s in self._slots if len(s.pending) == 1), key=lambda slot: slot.sequence)
-        if reading is None or (writing and self._read_in_turn >= self._limits.parallel):
-            self._read_in_turn = 0
-            return writing
-        self._read_in_turn += 1
-        return [reading]
+    def _report(self, runs: Runs) -> None:
+        if len(runs) == 1 and len(runs[0][0].pending) > 1 and not runs[0][0].request.ahead:
+            slot = runs[0][0]
+            total = len(slot.request.tokens)
+            if total > self._limits.batch:
+                self._progress(f"reading {slot.past:,} of {total:,} tokens")
 
     def _undo(self, branches: Added, runs: Runs, reason: Exception) -> None:
         """Take every sequence of a failed decode back to where it stood."""
         cache = self.cache
         self._scoring.undo(branches)
         for slot, _, _ in runs:
-            if not cache.context.cut(slot.sequence, slot.past):
+            if not all(cache.context.cut(sequence, slot.past) for sequence in slot.sequences):
                 self._restart(slot)
         if isinstance(reason, NoRoom):
             freed = cache.prefixes.evict()
@@ -251,18 +284,14 @@ class Scheduler:
 
     def _restart(self, slot: Slot) -> None:
         """A state that cannot go back begins anew; what was written so far is read again."""
-        self.cache.context.clear(slot.sequence)
+        for sequence in slot.sequences:
+            self.cache.context.clear(sequence)
+        if slot.search is not None and slot.writer is not None:
+            slot.search = self._beam_search(slot.request, slot.writer)
         written = slot.writer.tokens if slot.writer else []
         slot.pending = slot.request.tokens + written
         slot.past = slot.cached = 0
         self.cache.take_back(slot)
-
-    def _report(self, runs: Runs) -> None:
-        if len(runs) == 1 and len(runs[0][0].pending) > 1 and not runs[0][0].request.ahead:
-            slot = runs[0][0]
-            total = len(slot.request.tokens)
-            if total > self._limits.batch:
-                self._progress(f"reading {slot.past:,} of {total:,} tokens")
 
     # answers
 
@@ -281,9 +310,33 @@ class Scheduler:
         if writer.finish_reason is None and token is not None:
             slot.pending = [token]
             return
+        self._end(slot, writer)
+
+    def _search_on(self, slot: Slot, search: BeamSearch, logits: Array) -> None:
+        """The logits of every beam: go on with the likeliest, or write down the best answer found."""
+        writer = slot.writer
+        assert writer is not None
+        if np.isfinite(logits.max(axis=1)).all():
+            parents = search.advance(logits)
+            if parents:
+                self.cache.rearrange(slot, parents)
+                return
+            for token in search.best():
+                for piece in writer.accept(token):
+                    self._stream(slot, piece)
+                if writer.finish_reason is not None:
+                    break
+        else:
+            writer.finish_reason = "degenerate"
+            self.cache.tainted = True
+        self._end(slot, writer)
+
+    def _end(self, slot: Slot, writer: Writer) -> None:
+        """An answer is complete."""
         for piece in writer.finish():
             self._stream(slot, piece)
         kept = not slot.request.many and not (self.cache.whole_only and slot.request.stable)
+        kept = kept and slot.search is None  # its beams would stay too
         self._leave(slot, keep=kept)
         completion = writer.completion(len(slot.request.tokens), slot.cached)
         if slot.request.wrote and not slot.request.many and not completion.thinking:

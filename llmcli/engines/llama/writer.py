@@ -104,9 +104,13 @@ class Writer:
         grammar.accept(token)
         return token
 
+    def ends(self, token: int) -> bool:
+        """Whether a token ends an answer."""
+        return self._model.ends_generation(token)
+
     def accept(self, token: int) -> Iterator[Piece]:
         """Go on by this token; the pieces of text that it completes. Sets `finish_reason` at the end."""
-        if self._model.ends_generation(token):
+        if self.ends(token):
             self.finish_reason = "stop"
             return
         self.tokens.append(token)

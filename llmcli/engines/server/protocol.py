@@ -14,7 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from llmcli.engines.server.failures import error_in_stream
-from llmcli.errors import UnusableAnswer
+from llmcli.errors import UnusableAnswer, UsageError
 from llmcli.messages import Completion, FinishReason, LabelScores, Piece, Prompt, Sampling, Usage
 
 Json = dict[str, Any]
@@ -34,6 +34,8 @@ def path_of(prompt: Prompt) -> str:
 
 def body_of(prompt: Prompt, model: str, sampling: Sampling) -> Json:
     """The request for an answer, without extras."""
+    if sampling.beams > 1:
+        raise UsageError("a server does not search with beams", hint="leave out --beams")
     body: Json = {"model": model, "temperature": sampling.temperature}
     if prompt.raw is None:
         body["messages"] = [{"role": one.role, "content": one.content} for one in prompt.messages]
