@@ -2,8 +2,9 @@
 The figures of a model file, measured through `llm` as a user runs it, beside methods that need no model.
 
     python evaluate.py --model starter.gguf --data FOLDER --half a --limit 200
-    python evaluate.py --model starter.gguf --data FOLDER --half b          # the published table
+    python evaluate.py --model starter --data FOLDER --half b          # in the package: the published table
 
+A name stands for the model's settings in models.yaml too (beams, lengths, how it summarises); a file has none.
 Rows go in as JSON lines and come back as JSON lines. Half a of each development set is for decisions and for
 the calibration temperature; half b only for the table. The interval after ± is 95 %, by resampling the rows.
 """
@@ -25,6 +26,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import CHRF
 from sacrebleu.metrics.chrf import CHRFScore
 from sources import LANGUAGES, half, lines, split
+
+from llmcli.models.resolve import resolve
 
 LABELS = ("positive", "neutral", "negative")
 SAMPLES = 1000  # of the rows, for an interval
@@ -49,14 +52,20 @@ class Figure:
 class Llm:
     """The program, with one model."""
 
-    def __init__(self, program: str, model: Path, options: list[str]) -> None:
+    def __init__(self, program: str, model: str, options: list[str]) -> None:
         self.program, self.model, self.options = program, model, options
+        self.file = resolve(model)
+
+    @property
+    def temperature(self) -> float:
+        """What its label probabilities are divided by already."""
+        return self.file.entry.temperature_scale if self.file.entry else 1.0
 
     def __call__(self, command: str, texts: Sequence[str], *options: str) -> Answers:
         with tempfile.TemporaryDirectory() as folder:
             rows = Path(folder) / "rows.jsonl"
             rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-            asked = [self.program, command, str(rows), "--json", "-q", "-m", str(self.model)]
+            asked = [self.program, command, str(rows), "--json", "-q", "-m", self.model]
             done = subprocess.run(
                 [*asked, *options, *self.options], capture_output=True, text=True, check=False
             )
@@ -104,7 +113,7 @@ def sentiment(bench: Bench) -> Iterator[Figure]:
         for method, classify in (("VADER", lexicon), ("naive Bayes", bayes)):
             yield mean(task, "accuracy", method, [float(classify(t) == g) for t, g in zip(texts, gold)])
         if name == "goemotions_test":
-            yield from calibration(bench, task, given, gold)
+            yield from calibration(bench, task, [raw(bench, p) for p in given], gold)
 
 
 def labelled(rows: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -116,10 +125,15 @@ def calibration(bench: Bench, task: str, given: list[dict], gold: list[str]) -> 
     """Expected calibration error, raw and after the temperature that fits half a best."""
     yield Figure(task, len(gold), "calibration error", "raw", calibration_error(given, gold, 1.0))
     fit_gold, fit_texts = labelled(bench.rows("goemotions_test", "a"))
-    fit = [row["sentiment_probabilities"] for row in bench.llm("sentiment", fit_texts)]
+    fit = [raw(bench, row["sentiment_probabilities"]) for row in bench.llm("sentiment", fit_texts)]
     temperature = min((t / 50 for t in range(25, 200)), key=lambda t: surprise(fit, fit_gold, t))
     error = calibration_error(given, gold, temperature)
     yield Figure(task, len(gold), "calibration error", f"at temperature {temperature:.2f}", error)
+
+
+def raw(bench: Bench, p: dict[str, float]) -> dict[str, float]:
+    """The probabilities as the model alone gives them."""
+    return warmed(p, 1 / bench.llm.temperature)
 
 
 def warmed(p: dict[str, float], temperature: float) -> dict[str, float]:
@@ -283,7 +297,7 @@ def speed(bench: Bench) -> Iterator[Figure]:
         bench.llm("sentiment", rows[:count])
         took.append(time.perf_counter() - start)
     yield Figure("sentiment rows", 2000, "rows/s", "model", 2000 / (took[1] - took[0]))
-    size = bench.llm.model.stat().st_size / 1e6
+    size = bench.llm.file.path.stat().st_size / 1e6
     yield Figure("file", 1, "MB", "model", size)
 
 
@@ -301,7 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", required=True, help="a name or a file")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--half", choices=("a", "b"), default="a")
     parser.add_argument("--limit", type=int, help="rows of each set")

@@ -137,7 +137,7 @@ class SamplingOptions:
             metavar="N",
             min=1,
             max=32,
-            help="Follow N answers side by side, give the likeliest.",
+            help="At temperature 0: follow N answers, give the likeliest.",
         ),
     ] = None
 
