@@ -4,7 +4,7 @@ The figures of a model file, measured through `llm` as a user runs it, beside me
     python evaluate.py --model starter.gguf --data FOLDER --half a --limit 200
     python evaluate.py --model starter --data FOLDER --half b          # in the package: the published table
 
-A name stands for the model's settings in models.yaml too (beams, lengths, how it summarises); a file has none.
+A name brings the model's settings in models.yaml (beams, lengths, how it summarises); a file has none.
 Rows go in as JSON lines and come back as JSON lines. Half a of each development set is for decisions and for
 the calibration temperature; half b only for the table. The interval after ± is 95 %, by resampling the rows.
 """
