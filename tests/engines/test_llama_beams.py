@@ -73,6 +73,17 @@ def test_an_answer_that_comes_to_no_end_is_cut():
     assert len(search.best()) == LONGEST
 
 
+def test_an_early_end_does_not_beat_a_likelier_answer_that_has_no_room():
+    def logits(tokens):
+        return np.array([-4.0 if not tokens else -9.0, 4.0, 0.0, 0.0], np.float32)
+
+    search = BeamSearch(2, LONGEST, lambda token: token == END)
+    while search.advance(np.stack([logits(beam.tokens) for beam in search.live])):
+        pass
+
+    assert search.best() == (1,) * LONGEST
+
+
 def answers(engine, texts, **sampling):
     prompts = (ask(TRANSLATE + text) for text in texts)
     said = dict(engine.generate(prompts, Sampling(**{"beams": 4, **sampling})))
@@ -127,6 +138,41 @@ def test_a_cancelled_search_leaves_the_others_alone(starter, alone):
     assert [found[position].text for position in range(len(TEXTS))] == [answer.text for answer in alone]
     assert time.monotonic() - began < 20
     assert isinstance(answers(starter, TEXTS[:1])[0], Completion)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_rows_with_more_beams_than_those_before_are_answered(kind, open_tiny):
+    engine = open_tiny(kind, context=512, parallel=1)
+    texts = ["the and is", "of to this", "text good"]
+
+    for beams in (1, 2, 8, 32, 1):
+        said = answers(engine, texts, max_tokens=5, beams=beams)
+        assert [answer.finish_reason for answer in said] == ["length"] * 3 or beams > 1
+        assert all(isinstance(answer, Completion) for answer in said)
+
+
+def test_more_beams_than_a_recurrent_model_has_states_for_are_refused(open_tiny):
+    engine = open_tiny("mamba", context=512, parallel=4)
+
+    [(_, answer)] = engine.generate([ask("Hi")], Sampling(beams=8, max_tokens=9))
+
+    assert isinstance(answer, UsageError) and "beams" in answer.message
+
+
+@pytest.mark.parametrize("kind", ["mamba", "lfm2"])
+def test_a_cancel_changes_no_other_answer_of_a_recurrent_model(kind, open_tiny):
+    engine, texts = open_tiny(kind, context=512), [f"the and is {n}" for n in range(8)]
+    expected = [answer.text for answer in answers(engine, texts, max_tokens=40, beams=3)]
+
+    for _ in range(3):
+        found = {}
+        rows = engine.generate((ask(TRANSLATE + text) for text in texts), Sampling(beams=3, max_tokens=40))
+        for position, answer in rows:
+            found[position] = answer.text
+            stream = engine.stream(ask("text good"), Sampling(max_tokens=100))
+            next(stream)
+            stream.close()
+        assert [found[position] for position in range(len(texts))] == expected
 
 
 def test_beams_and_a_grammar_do_not_go_together(starter):

@@ -75,11 +75,15 @@ class BeamSearch:
         return [] if self._is_over() else parents
 
     def best(self) -> tuple[int, ...]:
-        """The tokens of the likeliest answer; of a cut one, where none came to its end."""
-        return max(self._complete or self.live, key=lambda hypothesis: hypothesis.mean).tokens
+        """The tokens of the likeliest answer; where there is no room for more, it may be a cut one."""
+        found = self._complete + (self.live if self._is_full() else [])
+        return max(found, key=lambda hypothesis: hypothesis.mean).tokens
+
+    def _is_full(self) -> bool:
+        return bool(self.live) and len(self.live[0].tokens) >= self._longest
 
     def _is_over(self) -> bool:
-        if not self.live or len(self.live[0].tokens) >= self._longest:
+        if not self.live or self._is_full():
             return True
         if len(self._complete) < self.width:
             return False

@@ -18,13 +18,21 @@ import traceback
 from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from llmcli import machine, paths
 from llmcli.engines.llama import amx, wire
 from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.context import KV_TYPES
-from llmcli.engines.llama.library import LoadError, Log, Model, build, devices, supports_gpu, system_info
+from llmcli.engines.llama.library import (
+    LoadError,
+    Log,
+    Model,
+    build,
+    devices,
+    layers_that_fit,
+    supports_gpu,
+    system_info,
+)
 from llmcli.engines.llama.loading import VNNI
 from llmcli.engines.llama.prefix_files import PrefixFiles
 from llmcli.engines.llama.requests import (
@@ -40,7 +48,7 @@ from llmcli.engines.llama.requests import (
     too_long,
 )
 from llmcli.engines.llama.scheduler import Scheduler
-from llmcli.engines.llama.thinking import Marks
+from llmcli.engines.llama.thinking import marks_of
 from llmcli.engines.llama.tokens import Tokenizer
 from llmcli.engines.llama.writer import Writer
 from llmcli.errors import LlmError, ModelError, UsageError
@@ -134,7 +142,7 @@ class Child:
         template = self._chat_template(load)
         self._template = template
         self._thinking = load.thinking or {}
-        self._marks = _marks(self._thinking, template)
+        self._marks = marks_of(self._thinking, template.source if template is not None else "")
         self._tokenizer = Tokenizer(model, template, space_prefix=bool(load.space_prefix))
         self._send(
             wire.Loaded(
@@ -154,7 +162,7 @@ class Child:
             )
         count = 999 if layers == "all" else layers if isinstance(layers, int) else 0
         if layers == "auto" and gpus:
-            count = _layers_that_fit(Path(load.path).stat().st_size, max(gpu.free for gpu in gpus))
+            count = layers_that_fit(Path(load.path).stat().st_size, max(gpu.free for gpu in gpus))
         try:
             with self._wider_copy(load, count) as copy:
                 model = Model(
@@ -324,10 +332,12 @@ class Child:
         alone = conversation or self._limits.single or self._limits.sequential
         exact = not message.stream and not self._on_gpu and len(tokens) <= EXACT_PROMPT
         beams = message.sampling.beams if message.sampling.temperature == 0 else 1
-        if beams > 1 and wanted is None:
+        if beams > 1 and wanted is None and self._marks is None:
             budget = min(budget, 2 * len(tokens) + SEARCHED_MORE)
         beside = beams > 1 or (message.many and not self._limits.sequential)
         apart = beside and self._limits.together_apart(len(tokens) + budget, beams) > 0
+        if beams > 1 and not apart:
+            budget = self._budget_of_beams(len(tokens), budget, wanted, beams)
         inside = self._opened(message.prompt)  # renders the chat template, which belongs to this thread
         return Request(
             message.id,
@@ -344,6 +354,15 @@ class Child:
             beams=beams,
             wrote=self._tokenizer.remember,
         )
+
+    def _budget_of_beams(self, tokens: int, budget: int, wanted: int | None, beams: int) -> int:
+        """Tokens of an answer whose beams share one cache."""
+        limits = self._limits
+        room = (limits.cells - tokens) // beams
+        states = limits.parallel if self._scheduler.cache.whole_only else beams
+        if beams > states or room < (wanted or 1):
+            raise UsageError(f"there is no room for {beams} beams of this text", "use fewer --beams")
+        return min(budget, room)
 
     def _ahead_request(self, message: wire.Ahead) -> Request:
         tokens = self._tokenizer.coming(message.prompt)
@@ -379,15 +398,6 @@ class Child:
         )
 
 
-def _marks(settings: dict[str, Any], template: ChatTemplate | None) -> Marks | None:
-    """The marks of a model's thinking: from models.yaml, else those that its chat template speaks of."""
-    if settings.get("open"):
-        return Marks(settings["open"], settings["close"])
-    if template is not None and Marks().close in template.source:
-        return Marks()
-    return None
-
-
 def _prefix_files(load: wire.Load, model: Model) -> PrefixFiles | None:
     """Where prefixes are kept, if they are: what runs with --sequential depends on its row alone."""
     if not load.prefix_key or load.sequential:
@@ -396,9 +406,3 @@ def _prefix_files(load: wire.Load, model: Model) -> PrefixFiles | None:
     settings = f"kv={load.kv_type} gpu={load.gpu_layers} {build()}"
     folder = paths.cache_dir() / "prefixes"
     return PrefixFiles(folder, f"{load.prefix_key}\n{settings}", load.prefix_bytes, model.parameters)
-
-
-def _layers_that_fit(model_bytes: int, free: int) -> int:
-    """All layers where the file fits with a fifth of the GPU's memory to spare, else a share of them."""
-    usable = free * 8 // 10
-    return 999 if model_bytes <= usable else max(0, usable * 32 // max(model_bytes, 1))

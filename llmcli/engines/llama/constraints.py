@@ -19,7 +19,8 @@ def constrained(sampling: Sampling) -> Sampling:
 
     Raises UsageError for beams with one of them: a grammar follows one answer only.
     """
-    if sampling.beams > 1 and (sampling.schema is not None or sampling.grammar is not None):
+    searched = sampling.beams > 1 and sampling.temperature == 0
+    if searched and (sampling.schema is not None or sampling.grammar is not None):
         raise UsageError("--beams cannot search for an answer in a given form", "leave out --beams")
     if sampling.schema is not None:
         from llmcli.engines.llama.schema import to_gbnf

@@ -59,6 +59,12 @@ class Device:
     total: int
 
 
+def layers_that_fit(model_bytes: int, free: int) -> int:
+    """All layers where the file fits with a fifth of the GPU's memory to spare, else a share of them."""
+    usable = free * 8 // 10
+    return 999 if model_bytes <= usable else max(0, usable * 32 // max(model_bytes, 1))
+
+
 def devices() -> list[Device]:
     """Every device that llama.cpp sees, the CPU included."""
     ggml = libggml

@@ -48,6 +48,8 @@ LONGEST_APART, LARGEST_APART = 8192, 256 << 20
 """Cells and bytes above which a row shares the cache of all: its own is copied whole when it begins."""
 FEWEST_APART = 4
 """Rows that must have room together, each with a cache of its own."""
+MOST_BEAMS = 32
+"""Of one answer."""
 MOST_SEARCHED = 64
 """Sequences for beam search, over all rows: each has a cache of its own, and a fork copies it whole."""
 SEARCHED_MORE = 64

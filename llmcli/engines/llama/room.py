@@ -23,6 +23,7 @@ from llmcli.engines.llama.prefixes import Prefixes
 from llmcli.engines.llama.requests import (
     BRANCH_SEQUENCES,
     FEWER_BRANCH_SEQUENCES,
+    MOST_BEAMS,
     MOST_SEQUENCES,
     PREFIXES_APART,
     RESIDENTS,
@@ -140,7 +141,7 @@ class Room:
         if self._kind == "alone":
             return False
         if self._kind == "apart":
-            return request.cells <= self._planned[0]
+            return self._is_apart_for(request)
         own = request.cells - self.prefixes.best(request.tokens)[1]
         return own <= self._planned[0] and self._beside(request) <= self._planned[1]
 
@@ -192,7 +193,7 @@ class Room:
 
     def _plan_apart(self, request: Request, others: list[Request]) -> bool:
         """As many cells for every sequence as the longest needs."""
-        if self._kind == "apart" and request.cells <= self._planned[0]:
+        if self._kind == "apart" and self._is_apart_for(request):
             return True
         if self._slots:
             return False
@@ -204,6 +205,9 @@ class Room:
         self._new_context("apart", padded(longest), beside=together)
         self._planned = padded(longest), together
         return True
+
+    def _is_apart_for(self, request: Request) -> bool:
+        return request.cells <= self._planned[0] and request.beams <= self._planned[1]
 
     def _plan_alone(self, request: Request) -> None:
         """Room for the longest conversation so far, with a guest or without."""
@@ -247,7 +251,9 @@ class Room:
             self._kind, self._planned = "shared", (0, 0)
         apart = kind == "apart"
         most = PREFIXES_APART if apart else RESIDENTS
-        sequences = min(MOST_SEQUENCES, (beside or self._limits.parallel + self._reserve + 2) + most)
+        # Sequences that share their cells cost nothing; a state for each does.
+        together = self._limits.parallel if self.whole_only else max(self._limits.parallel, MOST_BEAMS)
+        sequences = min(MOST_SEQUENCES, (beside or together + self._reserve + 2) + most)
         plain = kind != "shared"
         # With --sequential nothing about a row may depend on those before it, which the context grew for.
         longest = self._limits.context if self._limits.sequential else cells

@@ -270,9 +270,12 @@ class Scheduler:
         """Take every sequence of a failed decode back to where it stood."""
         cache = self.cache
         self._scoring.undo(branches)
-        for slot, _, _ in runs:
-            if not all(cache.context.cut(sequence, slot.past) for sequence in slot.sequences):
-                self._restart(slot)
+        if cache.whole_only:
+            self._restart_all()
+        else:
+            for slot, _, _ in runs:
+                if not all(cache.context.cut(sequence, slot.past) for sequence in slot.sequences):
+                    self._restart(slot)
         if isinstance(reason, NoRoom):
             freed = cache.prefixes.evict()
             cache.free += freed
@@ -281,6 +284,19 @@ class Scheduler:
         elif isinstance(reason, LlmError):
             for slot in {slot for slot, _, _ in runs} | {branch.slot for branch, _ in branches}:
                 self._fail(slot, reason)
+
+    def _restart_all(self) -> None:
+        """
+        Begin anew with every sequence of a recurrent model.
+
+        A decode moves states about, also of sequences that it does not go on with; where it is aborted they
+        may stand under another's number.
+        """
+        for slot in self._slots:
+            self._scoring.forget(slot)
+            slot.scores, slot.open_branches = [], 0
+            self._restart(slot)
+        self.cache.free += self.cache.prefixes.drop_all_but(None)
 
     def _restart(self, slot: Slot) -> None:
         """A state that cannot go back begins anew; what was written so far is read again."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from llmcli.messages import Piece
 
@@ -19,6 +20,13 @@ class Marks:
 
     open: str = "<think>"
     close: str = "</think>"
+
+
+def marks_of(settings: dict[str, Any], source: str) -> Marks | None:
+    """The marks of a model's thinking: from models.yaml, else those in the source of its chat template."""
+    if settings.get("open"):
+        return Marks(settings["open"], settings["close"])
+    return Marks() if Marks().close in source else None
 
 
 class ThinkingSplitter:

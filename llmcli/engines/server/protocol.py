@@ -34,7 +34,7 @@ def path_of(prompt: Prompt) -> str:
 
 def body_of(prompt: Prompt, model: str, sampling: Sampling) -> Json:
     """The request for an answer, without extras."""
-    if sampling.beams > 1:
+    if sampling.beams > 1 and sampling.temperature == 0:
         raise UsageError("a server does not search with beams", hint="leave out --beams")
     body: Json = {"model": model, "temperature": sampling.temperature}
     if prompt.raw is None:
