@@ -126,8 +126,8 @@ class Limits:
         >>> limits = Limits(context=4096, cells=9000, parallel=32, threads=2, longest_apart=2048)
         >>> [limits.together_apart(cells) for cells in (200, 257, 1500, 3000)]
         [32, 15, 0, 0]
-        >>> limits.together_apart(200, beams=4), limits.together_apart(1500, beams=4)
-        (33, 4)
+        >>> limits.together_apart(200, beams=4), limits.together_apart(600, beams=4)
+        (33, 9)
         """
         if cells > self.longest_apart:
             return 0
