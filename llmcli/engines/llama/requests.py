@@ -62,6 +62,8 @@ WORTH_WAITING = 128
 """Tokens that a running prompt must be about to share before another waits for them."""
 FOLLOWS_SECONDS = 0.05
 """How long the first of many prompts waits for the second before a context is made for them."""
+AHEAD_SECONDS = 0.25
+"""How long nothing is read ahead: a message that comes at once is read together with what is before it."""
 RESIDENTS = 4
 MOST_SEQUENCES = 256
 """LLAMA_MAX_SEQ, llama-cparams.h."""

@@ -18,7 +18,7 @@ import numpy as np
 from llmcli.engines.llama.beams import BeamSearch
 from llmcli.engines.llama.cache import Aborted, Cache, NoRoom
 from llmcli.engines.llama.library import Array, LoadError, Log, Model
-from llmcli.engines.llama.requests import FOLLOWS_SECONDS, Event, Limits, Request, Slot
+from llmcli.engines.llama.requests import AHEAD_SECONDS, FOLLOWS_SECONDS, Event, Limits, Request, Slot
 from llmcli.engines.llama.samplers import Candidates
 from llmcli.engines.llama.scoring import Added, Scoring
 from llmcli.engines.llama.tokens import common_prefix
@@ -99,6 +99,8 @@ class Scheduler:
                 self._lock.wait()
             if not self.cache.made and len(self._inbox) == 1 and self._inbox[0].many:
                 self._lock.wait(FOLLOWS_SECONDS)  # its follower shows what a context need not hold twice
+            if len(self._inbox) == 1 and self._inbox[0].ahead and not self._slots:
+                self._lock.wait(AHEAD_SECONDS)
             arrived = list(self._inbox)
             self._inbox.clear()
             cancelled, self._cancelled = self._cancelled, set()
