@@ -299,8 +299,7 @@ class Child:
                 "set `thinking: {answer_prefix: …}` for it in models.yaml, or use another model for labels",
             )
         tokens, rests = self._tokenizer.encode_with_answers(message.prompt, message.labels, prefix)
-        if not tokens:
-            raise UsageError("the prompt is empty", "give it some text")
+        _see_some(tokens)
         longest = max(len(rest) for rest in rests)
         if longest > LONGEST_LABEL:
             raise UsageError(f"a label is {longest} tokens long", f"at most {LONGEST_LABEL} are scored")
@@ -319,8 +318,7 @@ class Child:
 
     def _generate_request(self, message: wire.Generate) -> Request:
         tokens = self._tokenizer.encode(message.prompt)
-        if not tokens:
-            raise UsageError("the prompt is empty", "give it some text")
+        _see_some(tokens)
         room = self._limits.context - len(tokens)
         wanted = message.sampling.max_tokens
         # An answer needs room too: a quarter of the context, where it may be that long.
@@ -366,8 +364,7 @@ class Child:
 
     def _ahead_request(self, message: wire.Ahead) -> Request:
         tokens = self._tokenizer.coming(message.prompt)
-        if not tokens:
-            raise UsageError("the prompt is empty", "give it some text")
+        _see_some(tokens)
         room = self._limits.context - len(tokens)
         if room < 1:
             raise too_long(len(tokens) + 1, self._limits.context)
@@ -396,6 +393,11 @@ class Child:
             inside=inside,
             gbnf=sampling.grammar,
         )
+
+
+def _see_some(tokens: list[int]) -> None:
+    if not tokens:
+        raise UsageError("the prompt is empty", "give it some text")
 
 
 def _prefix_files(load: wire.Load, model: Model) -> PrefixFiles | None:
