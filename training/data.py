@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from mix import CHAT, DOCUMENT, MOST_COUNTED, PAIR, PROSE, SENTIMENT, WORDS
-from sources import LANGUAGES, Chat, Document, Pair, Prose, Row, Sentiment, half, lines, parse
+from messages import messages
+from mix import CHAT, DOCUMENT, MESSAGE, MOST_COUNTED, PAIR, PROSE, SENTIMENT, WORDS
+from sources import LANGUAGES, Chat, Document, Message, Pair, Prose, Row, Sentiment, half, lines, parse
 from tokenizers import Tokenizer
 
 from prompts import prompts
@@ -50,7 +51,7 @@ def segments(row: Row, tokenizer: Tokenizer) -> list[str]:
     match row:
         case Pair(english, other):
             return [english, other]
-        case Sentiment(text):
+        case Sentiment(text) | Message(text):
             return [text]
         case Document(sentences, title, summary):
             return [
@@ -83,19 +84,28 @@ def describe(row: Row) -> tuple[int, str, str, str, str]:
             return CHAT, "", "", "", "en"
         case Prose():
             return PROSE, "", "", row.genre, "en"
+        case Message():
+            return MESSAGE, row.kind, "", "", "en"
+
+
+def sets(data: Path, dev: bool) -> dict[str, Iterator[Row]]:
+    """The rows of every set, by name; to the folders' come, for training, the messages made here."""
+    folders = sorted(path for path in (data / ("dev" if dev else "train")).iterdir() if path.is_dir())
+    found = {folder.name: rows(folder, dev) for folder in folders}
+    return found if dev else found | {"messages": messages()}
 
 
 def build(data: Path, tokenizer: Tokenizer, dev: bool) -> dict[str, np.ndarray]:
-    folders = sorted(path for path in (data / ("dev" if dev else "train")).iterdir() if path.is_dir())
     word = {name: i for i, name in enumerate(WORDS)}
     tokens: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
     table: list[tuple] = []
     main: list[int] = []
     first = 0
-    for number, folder in enumerate(folders):
+    found = sets(data, dev)
+    for number, (name, rows_of_set) in enumerate(found.items()):
         texts: list[str] = []
-        for row in rows(folder, dev):
+        for row in rows_of_set:
             own = segments(row, tokenizer)
             kind, label, fine, genre, language = describe(row)
             table.append(
@@ -119,13 +129,13 @@ def build(data: Path, tokenizer: Tokenizer, dev: bool) -> dict[str, np.ndarray]:
             coded = [code.ids for code in tokenizer.encode_batch_fast(texts[start : start + 50_000])]
             sizes.append(np.array([len(ids) for ids in coded], dtype=np.int64))
             tokens.append(np.fromiter(itertools.chain.from_iterable(coded), dtype=np.uint16))
-        print(f"{folder.name:20} {len(table):9,} rows so far, {sum(map(len, tokens)):12,} tokens", flush=True)
+        print(f"{name:20} {len(table):9,} rows so far, {sum(map(len, tokens)):12,} tokens", flush=True)
     return {
         "tokens": np.concatenate(tokens),
         "starts": np.concatenate([[0], np.cumsum(np.concatenate(sizes))]),
         "rows": np.array(table, dtype=COLUMNS),
         "main": np.array(main, dtype=np.uint64),
-        "meta": np.array(json.dumps(describe_vocabulary([folder.name for folder in folders], tokenizer))),
+        "meta": np.array(json.dumps(describe_vocabulary(list(found), tokenizer))),
     }
 
 

@@ -277,6 +277,10 @@ def labels(bench: Bench) -> Iterator[Figure]:
     said = [row["label"] for row in bench.llm("label", [t for _, t in rows], "--labels", "complaint,praise")]
     right = [float(a == b) for a, (b, _) in zip(said, rows)]
     yield mean("label, complaint or praise", "accuracy", "model", right)
+    held_out = Path(__file__).with_name("spam_held_out.tsv").read_text(encoding="utf-8").splitlines()
+    gold, texts = labelled([line for line in held_out if half(line) == bench.half])
+    said = [row["label"] for row in bench.llm("label", texts, "--labels", "spam,ham")]
+    yield from balanced("label, spam or ham", said, gold)
 
 
 def balanced(task: str, said: list[str], gold: list[str]) -> Iterator[Figure]:

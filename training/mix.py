@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from sources import GENRES, LANGUAGES, MAX_SENTENCES, TOPICS
 
-PAIR, SENTIMENT, DOCUMENT, CHAT, PROSE = range(5)
+PAIR, SENTIMENT, DOCUMENT, CHAT, PROSE, MESSAGE = range(6)
 END, USER, ASSISTANT = 0, 1, 2  # the tokenizer's control tokens
 
 # The share of all tokens that each task gets.
-SHARES = {"sentiment": 0.18, "translate": 0.50, "label": 0.05, "document": 0.24, "chat": 0.02, "prose": 0.01}
+SHARES = {"sentiment": 0.18, "translate": 0.49, "label": 0.07, "document": 0.23, "chat": 0.02, "prose": 0.01}
 
 # How often a row comes from a set, within its task.
 DRAWS = {
@@ -69,6 +69,17 @@ SENTIMENT_WORDS = [
     ("Positive", "Neutral", "Negative"),
     ("pleased", "indifferent", "angry"),
 ]
+MESSAGE_WORDS = [
+    ("spam", "ham"),
+    ("spam", "not spam"),
+    ("spam", "other"),
+    ("Spam", "Ham"),
+    ("spam", "normal"),
+    ("junk", "fine"),
+]
+MESSAGE_SHARES = [0.5, 0.2, 0.1, 0.1, 0.05, 0.05]
+MADE = 0.6  # of the messages that are no spam: the made ones; the others are texts of other people's sets
+HAM_SETS = ["goemotions", "xed_en", "vader_gt", "persona_chat", "tatoeba_de"]
 FORMS = [("question", "statement"), ("question", "answer"), ("Question", "Statement"), ("asks", "tells")]
 EMOTION_WORDS = """
 admiration amusement anger annoyance approval caring confusion curiosity desire disappointment disapproval
@@ -84,7 +95,7 @@ WORDS = sorted(
         *GENRES.values(),
         *TOPICS.values(),
         *LANGUAGES.values(),
-        *(word for words in (*SENTIMENT_WORDS, *FORMS) for word in words),
+        *(word for words in (*SENTIMENT_WORDS, *FORMS, *MESSAGE_WORDS) for word in words),
     }
 )
 
@@ -367,6 +378,21 @@ def by_column(column: str, words: list[str], least: int, most: int):
     return scheme
 
 
+def by_message(corpus: Corpus, chance: np.random.Generator):
+    words = MESSAGE_WORDS[chance.choice(len(MESSAGE_WORDS), p=MESSAGE_SHARES)]
+    sets = [name for name in HAM_SETS if name in corpus.by_set]
+
+    def draw() -> tuple[Tokens, str]:
+        which = int(chance.integers(2))
+        if which and sets and chance.random() >= MADE:
+            rows = corpus.by_set[str(chance.choice(sets))]
+        else:
+            rows = corpus.by_word["label", MESSAGE_WORDS[0][which]]
+        return corpus.segment(pick(chance, rows), 0)[:60], words[which]
+
+    return some(chance, list(words), 2, 2), draw
+
+
 def opening(corpus: Corpus, row: int, chance: np.random.Generator) -> Tokens:
     """A short text that stands for the row: the row itself, a document's title or its first sentences."""
     segments = corpus.segments(row)
@@ -385,8 +411,9 @@ SCHEMES = [
     by_column("fine", EMOTIONS, 3, 6),
     by_column("genre", sorted(set(GENRES.values())), 2, 5),
     by_column("fine", sorted(set(TOPICS.values())), 2, 5),
+    by_message,
 ]
-SCHEME_SHARES = [0.15, 0.12, 0.35, 0.14, 0.12, 0.12]
+SCHEME_SHARES = [0.12, 0.10, 0.26, 0.11, 0.09, 0.09, 0.23]
 
 
 def chat(corpus: Corpus, chance: np.random.Generator) -> Sequence:

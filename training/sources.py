@@ -1,8 +1,8 @@
 """
 Where the training text comes from, and how each file becomes rows.
 
-A row is one of five nouns: a Pair of translations, a Sentiment, a Document with its title and summary,
-a Chat, or Prose. Nothing here knows of tokens, prompts or shares of the mix.
+A row is one of six nouns: a Pair of translations, a Sentiment, a Document with its title and summary,
+a Chat, Prose, or a Message that is spam or not. Nothing here knows of tokens, prompts or shares of the mix.
 """
 
 import gzip
@@ -88,7 +88,13 @@ class Prose:
     genre: str = ""
 
 
-Row = Pair | Sentiment | Document | Chat | Prose
+@dataclass(frozen=True)
+class Message:
+    text: str
+    kind: str  # "spam" or "ham"
+
+
+Row = Pair | Sentiment | Document | Chat | Prose | Message
 
 
 def half(line: str) -> str:

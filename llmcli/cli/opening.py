@@ -7,7 +7,7 @@ its process loads the model while we read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llmcli.cli.options import ModelOptions
     from llmcli.engines.base import Engine, EngineOptions
     from llmcli.models.resolve import ModelFile
+    from llmcli.templates import Template
 
 STARTER_NOTE = "answering with the built-in model, which is small; `llm models list` shows larger ones"
 
@@ -91,3 +92,21 @@ def say_where(reference: str, env: Environment) -> None:
                 seen.touch()
             except OSError:
                 pass
+
+
+def say_unfit(chosen: Chosen, template: Template, labels: Iterable[str], env: Environment) -> None:
+    """Tell that answers are guesses, where models.yaml says what the model can do and this is not of it."""
+    entry = chosen.model.entry if chosen.model else None
+    made_for = entry.made_for if entry else None
+    if made_for is None:
+        return
+    strange = [label for label in labels if label not in made_for.labels]
+    if strange:
+        task = f"the label{'s' if len(strange) > 1 else ''} {', '.join(strange)}"
+    elif template.mode == "label" or (template.source == "built in" and template.name in made_for.templates):
+        return
+    else:
+        task = f"`llm {template.name}`"
+    env.note(
+        f"{chosen.reference} is not made for {task}: expect guesses; `llm models list` shows larger models"
+    )

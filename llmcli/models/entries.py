@@ -38,6 +38,16 @@ class Thinking(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     answer_prefix: str = ""
 
 
+class MadeFor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    What a small model can do: the built-in templates and, in any template, the labels. A model without this
+    is taken to know everything.
+    """
+
+    templates: list[str] = []
+    labels: list[str] = []
+
+
 class ModelEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     One entry of models.yaml.
@@ -45,7 +55,7 @@ class ModelEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `file` is a file of the hub's `repo`, or of the address `url`, or `path` one on this machine; `sha256` is
     that of its bytes. `parameters` is what its maker says ("0.6B"). `chat_template` is used where the
     file has none. `templates` overrides fields of templates for this model, `temperature_scale` divides label
-    log-probabilities.
+    log-probabilities. What is not in `made_for`, if there is one, is answered with a note that it is a guess.
     """
 
     name: str = ""
@@ -61,6 +71,7 @@ class ModelEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     thinking: Thinking | None = None
     templates: dict[str, dict[str, Any]] = {}
     temperature_scale: float = 1.0
+    made_for: MadeFor | None = None
 
     @property
     def quantisation(self) -> str:

@@ -416,6 +416,32 @@ def test_verbose_says_what_runs_where(llm):
     assert re.match(runs, said.stderr)
 
 
+UNFIT = "llm: note: starter is not made for {}: expect guesses; `llm models list` shows larger models\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["label", "--labels", "question,statement"], None),
+        (["label", "--labels", "question,politics,sports"], "the labels politics, sports"),
+        (["label", "--labels", "question,politics", "-q"], None),
+        (["moods"], None),
+        (["rhyme"], "`llm rhyme`"),
+        (["title"], None),
+        (["rewrite"], "`llm rewrite`"),
+    ],
+)
+def test_the_built_in_model_says_what_it_is_not_made_for(call, work, words, what):
+    prompts = work / "prompts"
+    prompts.mkdir(parents=True)
+    (prompts / "moods.yaml").write_text("help: Moods.\nprompt: '{{ text }}'\nlabels: [good, bad]\n")
+    (prompts / "rhyme.yaml").write_text("help: Rhyme.\nprompt: '{{ text }}'\n")
+
+    said = call(*words, "-m", "starter", "--dry-run", "--text", "x")
+
+    assert (said.code, said.err) == (0, UNFIT.format(what) if what else "")
+
+
 def test_a_dry_run_shows_the_prompt_and_asks_nothing(call, model, work, asked):
     said = call("title", *model, "--dry-run", "--text", "a")
 
