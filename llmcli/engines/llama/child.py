@@ -35,28 +35,22 @@ from llmcli.engines.llama.library import (
 )
 from llmcli.engines.llama.loading import VNNI
 from llmcli.engines.llama.prefix_files import PrefixFiles
+from llmcli.engines.llama.preparing import Requests
 from llmcli.engines.llama.requests import (
     CPU_BATCH,
-    EXACT_PIECE,
-    EXACT_PROMPT,
     GPU_BATCH,
     LARGEST_APART,
     LONGEST_APART,
-    SEARCHED_MORE,
     Limits,
     Request,
-    too_long,
 )
 from llmcli.engines.llama.scheduler import Scheduler
-from llmcli.engines.llama.thinking import marks_of
 from llmcli.engines.llama.tokens import Tokenizer
-from llmcli.engines.llama.writer import Writer
 from llmcli.errors import LlmError, ModelError, UsageError
-from llmcli.messages import Completion, LabelScores, Piece, Prompt, Sampling
+from llmcli.messages import Completion, LabelScores, Piece
 
 # 50,000 unbroken characters need it: some vocabularies' regular expressions recurse per character.
 TOKENIZER_STACK = 512 * 1024 * 1024
-LONGEST_LABEL = 64
 DEFAULT_PARALLEL = 32
 
 
@@ -117,9 +111,9 @@ class Child:
                 raise ModelError(f"LoRA adapter {path} cannot be used: {error}") from error
         context = min(load.context or model.context_train, model.context_train)
         cells = max(512, load.memory // max(load.cell_bytes, 1))
-        together = self._on_gpu or model.recurrent or model.hybrid or model.window
+        whole = bool(self._on_gpu or model.recurrent or model.hybrid)
+        longest = min(LONGEST_APART, LARGEST_APART // max(load.cell_bytes, 1))
         batch = GPU_BATCH if self._on_gpu else CPU_BATCH
-        self._can_be_alone = not (self._on_gpu or model.recurrent or model.hybrid)
         plain = not self._on_gpu and load.kv_type in (None, "f16", "f32")
         self._limits = Limits(
             context=min(context, cells) if load.context is None else context,
@@ -130,7 +124,7 @@ class Child:
             kv_type=load.kv_type,
             sequential=load.sequential,
             batch=batch,
-            longest_apart=0 if together else min(LONGEST_APART, LARGEST_APART // max(load.cell_bytes, 1)),
+            longest_apart=0 if whole or model.window else longest,
             heads=load.heads if plain else 0,
             single=load.single,
         )
@@ -138,12 +132,18 @@ class Child:
             model, self._limits, self._log, self._emit, self._report, load.temperature_scale
         )
         self._scheduler.cache.files = files = _prefix_files(load, model)
-        self._keeps_fixed = files is not None
         template = self._chat_template(load)
-        self._template = template
-        self._thinking = load.thinking or {}
-        self._marks = marks_of(self._thinking, template.source if template is not None else "")
-        self._tokenizer = Tokenizer(model, template, space_prefix=bool(load.space_prefix))
+        self._requests = Requests(
+            model,
+            self._limits,
+            self._scheduler,
+            template,
+            Tokenizer(model, template, space_prefix=bool(load.space_prefix)),
+            load.thinking or {},
+            keeps_fixed=files is not None,
+            can_be_alone=not whole,
+            on_gpu=bool(self._on_gpu),
+        )
         self._send(
             wire.Loaded(
                 self._limits.context, self._limits.parallel, build(), self._where, template is not None
@@ -250,7 +250,7 @@ class Child:
         else:
             self._send(wire.failed(request, item))
 
-    # prompts to requests
+    # the tokenizer's thread
 
     def _tokenize(self) -> None:
         self._tokenized.set()
@@ -272,132 +272,20 @@ class Child:
 
     def _prepare(self, message: wire.Generate | wire.Score | wire.Count | wire.Ahead) -> None:
         if isinstance(message, wire.Count):
-            counts = tuple(
-                len(self._tokenizer.encode(item)) if isinstance(item, Prompt) else self._tokenizer.count(item)
-                for item in message.items
-            )
-            self._send(wire.Counted(message.id, counts))
+            self._send(wire.Counted(message.id, self._requests.counts(message)))
         elif isinstance(message, wire.Score):
-            self._submit(self._score_request(message))
+            self._submit(self._requests.score(message))
         elif isinstance(message, wire.Ahead):
             if not self._limits.sequential:  # there nothing stays from one prompt to the next
-                self._submit(self._ahead_request(message))
+                self._submit(self._requests.ahead(message))
         else:
-            self._submit(self._generate_request(message))
+            self._submit(self._requests.generate(message))
 
     def _submit(self, request: Request) -> None:
         """To the scheduler, unless it was cancelled while it was tokenised."""
         with self._queue_lock:
             if request.id in self._queued:
                 self._scheduler.submit(request)
-
-    def _score_request(self, message: wire.Score) -> Request:
-        prefix = self._thinking.get("answer_prefix") or ""
-        if self._marks and not prefix and not (self._template and self._template.can_not_think):
-            raise UsageError(
-                "this model always thinks before it answers, so where its answer begins is not known",
-                "set `thinking: {answer_prefix: …}` for it in models.yaml, or use another model for labels",
-            )
-        tokens, rests = self._tokenizer.encode_with_answers(message.prompt, message.labels, prefix)
-        _see_some(tokens)
-        longest = max(len(rest) for rest in rests)
-        if longest > LONGEST_LABEL:
-            raise UsageError(f"a label is {longest} tokens long", f"at most {LONGEST_LABEL} are scored")
-        if len(tokens) + longest > self._limits.context:
-            raise too_long(len(tokens) + longest, self._limits.context)
-        further = sum(len(rest) - 1 for rest in rests)
-        return Request(
-            message.id,
-            tokens,
-            further,
-            labels=message.labels,
-            rests=rests,
-            many=message.many,
-            fixed=self._fixed(message.prompt, tokens),
-        )
-
-    def _generate_request(self, message: wire.Generate) -> Request:
-        tokens = self._tokenizer.encode(message.prompt)
-        _see_some(tokens)
-        room = self._limits.context - len(tokens)
-        wanted = message.sampling.max_tokens
-        # An answer needs room too: a quarter of the context, where it may be that long.
-        needed = min(wanted or 1, self._limits.context // 4)
-        if room < needed:
-            raise too_long(len(tokens) + needed, self._limits.context)
-        budget = room if wanted is None else min(wanted, room)
-        conversation = message.stream and message.prompt.fixed is None
-        alone = conversation or self._limits.single or self._limits.sequential
-        exact = not message.stream and not self._on_gpu and len(tokens) <= EXACT_PROMPT
-        beams = message.sampling.beams if message.sampling.temperature == 0 else 1
-        if beams > 1 and wanted is None and self._marks is None:
-            budget = min(budget, 2 * len(tokens) + SEARCHED_MORE)
-        beside = beams > 1 or (message.many and not self._limits.sequential)
-        apart = beside and self._limits.together_apart(len(tokens) + budget, beams) > 0
-        if beams > 1 and not apart:
-            budget = self._budget_of_beams(len(tokens), budget, wanted, beams)
-        inside = self._opened(message.prompt)  # renders the chat template, which belongs to this thread
-        return Request(
-            message.id,
-            tokens,
-            budget,
-            make_writer=lambda limit: self._writer(message.prompt, message.sampling, limit, inside),
-            stream=message.stream,
-            many=message.many,
-            stable=0 if message.many else self._tokenizer.stable(message.prompt, tokens),
-            fixed=self._fixed(message.prompt, tokens),
-            piece=EXACT_PIECE if exact else GPU_BATCH,
-            apart=apart,
-            alone=self._can_be_alone and (apart or alone) and beams == 1,
-            beams=beams,
-            wrote=self._tokenizer.remember,
-        )
-
-    def _budget_of_beams(self, tokens: int, budget: int, wanted: int | None, beams: int) -> int:
-        """Tokens of an answer whose beams share one cache."""
-        limits = self._limits
-        room = (limits.cells - tokens) // beams
-        states = limits.parallel if self._scheduler.cache.whole_only else beams
-        if beams > states or room < (wanted or 1):
-            raise UsageError(f"there is no room for {beams} beams of this text", "use fewer --beams")
-        return min(budget, room)
-
-    def _ahead_request(self, message: wire.Ahead) -> Request:
-        tokens = self._tokenizer.coming(message.prompt)
-        _see_some(tokens)
-        room = self._limits.context - len(tokens)
-        if room < 1:
-            raise too_long(len(tokens) + 1, self._limits.context)
-        budget = min(message.max_tokens or room, room)
-        return Request(message.id, tokens, budget, alone=self._can_be_alone, ahead=True)
-
-    def _fixed(self, prompt: Prompt, tokens: list[int]) -> int:
-        return min(self._tokenizer.fixed(prompt, tokens), len(tokens) - 1) if self._keeps_fixed else 0
-
-    def _opened(self, prompt: Prompt) -> bool:
-        """Whether the chat template itself has opened the thinking."""
-        if self._marks is None or self._template is None or prompt.raw is not None or prompt.continue_last:
-            return False
-        header = self._template.header(prompt.messages, thinking=prompt.thinking)
-        return header.rstrip().endswith(self._marks.open)
-
-    def _writer(self, prompt: Prompt, sampling: Sampling, budget: int, inside: bool) -> Writer:
-        constrained = sampling.grammar is not None
-        return Writer(
-            self._model,
-            prompt,
-            sampling,
-            budget=budget,
-            candidates=self._scheduler.candidates,
-            marks=None if constrained or prompt.raw is not None else self._marks,
-            inside=inside,
-            gbnf=sampling.grammar,
-        )
-
-
-def _see_some(tokens: list[int]) -> None:
-    if not tokens:
-        raise UsageError("the prompt is empty", "give it some text")
 
 
 def _prefix_files(load: wire.Load, model: Model) -> PrefixFiles | None:
