@@ -7,7 +7,7 @@ its process loads the model while we read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from llmcli import config, engines
 from llmcli.cli.environment import Environment
 from llmcli.paths import cache_dir, make_private
+from llmcli.templates import label_set
 
 if TYPE_CHECKING:
     from llmcli.cli.options import ModelOptions
     from llmcli.engines.base import Engine, EngineOptions
+    from llmcli.models.entries import MadeFor
     from llmcli.models.resolve import ModelFile
     from llmcli.templates import Template
 
@@ -94,19 +96,26 @@ def say_where(reference: str, env: Environment) -> None:
                 pass
 
 
-def say_unfit(chosen: Chosen, template: Template, labels: Iterable[str], env: Environment) -> None:
+def say_unfit(chosen: Chosen, template: Template, values: Mapping[str, Any], env: Environment) -> None:
     """Tell that answers are guesses, where models.yaml says what the model can do and this is not of it."""
     entry = chosen.model.entry if chosen.model else None
-    made_for = entry.made_for if entry else None
-    if made_for is None:
-        return
-    strange = [label for label in labels if label not in made_for.labels]
-    if strange:
-        task = f"the label{'s' if len(strange) > 1 else ''} {', '.join(strange)}"
-    elif template.mode == "label" or (template.source == "built in" and template.name in made_for.templates):
-        return
-    else:
-        task = f"`llm {template.name}`"
-    env.note(
-        f"{chosen.reference} is not made for {task}: expect guesses; `llm models list` shows larger models"
-    )
+    if entry and entry.made_for:
+        task = _unfit(entry.made_for, template, values)
+        if task:
+            name = chosen.reference
+            env.note(f"{name} is not made for {task}: expect guesses; `llm models list` shows larger models")
+
+
+def _unfit(made_for: MadeFor, template: Template, values: Mapping[str, Any]) -> str:
+    """What of this the model is not made for, in words; empty where it is."""
+    known = made_for.templates.get(template.name) if template.source == "built in" else None
+    if template.mode == "label":
+        strange = [label for label in label_set(template, values) if label not in made_for.labels]
+        return f"the label{'s' if len(strange) > 1 else ''} {', '.join(strange)}" if strange else ""
+    if known is None:
+        return f"`llm {template.name}`"
+    for param, allowed in known.items():
+        value = values.get(param)
+        if value is not None and value not in allowed:
+            return f"`llm {template.name} --{param} {value}`"
+    return ""

@@ -97,11 +97,12 @@ def prepare(asked: Asked, env: Environment) -> Task:
     template = _for_model(asked, model)
     if chosen.kind == "document" and template.mode != "extract":
         model = model.to_run(texts="one")
-    labels = label_set(template, values) if template.mode == "label" else ()
-    if asked.output.probabilities and template.mode != "label":
+    if template.mode == "label":
+        label_set(template, values)
+    elif asked.output.probabilities:
         raise UsageError(f"--probabilities is for labels, and {template.name} has none", hint="leave it out")
     sampling = sampling_for(template, values, asked.sampling.given())
-    opening.say_unfit(model, template, labels, env)
+    opening.say_unfit(model, template, values, env)
     return Task(asked, template, values, sampling, chosen, model)
 
 

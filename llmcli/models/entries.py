@@ -40,11 +40,11 @@ class Thinking(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class MadeFor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
-    What a small model can do: the built-in templates and, in any template, the labels. A model without this
-    is taken to know everything.
+    What a small model can do: the built-in templates, with the values that their parameters may have (any,
+    where none are named), and, in any template, the labels. A model without this is taken to know everything.
     """
 
-    templates: list[str] = []
+    templates: dict[str, dict[str, list[str]]] = {}
     labels: list[str] = []
 
 

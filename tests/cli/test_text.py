@@ -429,6 +429,8 @@ UNFIT = "llm: note: starter is not made for {}: expect guesses; `llm models list
         (["rhyme"], "`llm rhyme`"),
         (["title"], None),
         (["rewrite"], "`llm rewrite`"),
+        (["translate", "--to", "de"], None),
+        (["translate", "--to", "it"], "`llm translate --to Italian`"),
     ],
 )
 def test_the_built_in_model_says_what_it_is_not_made_for(call, work, words, what):
