@@ -258,7 +258,10 @@ def _rewrite(key: str, line: str) -> None:
             (i for i, text in enumerate(old.splitlines()) if re.match(rf"{key}\s*:", text)), len(kept)
         )
         new = "".join([*kept[:place], line, *kept[place:]])
-        _checked(strict_yaml.parse(new, path))
+        written = _checked(strict_yaml.parse(new, path))
+        wanted = _checked(strict_yaml.parse(line, path)) if line else {}
+        if written.get(key) != wanted.get(key):
+            raise BadConfig(f"{path}: the old value of {key} has several lines", hint="edit the file by hand")
         paths.make_private(path.parent)
         write_atomically(path, new.encode(), durable=True)
     except OSError as error:

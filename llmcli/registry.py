@@ -18,11 +18,11 @@ from llmcli.paths import config_dir, shipped
 
 Source = Literal["project", "user", "built in"]
 
-NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,63}")
 SUFFIX = ".yaml"
 
 # Commands that are not templates; a template of that name could never be called.
-RESERVED = frozenset({"complete", "models", "prompts", "history", "config", "doctor", "eval"})
+RESERVED = frozenset({"complete", "models", "prompts", "history", "config", "doctor", "completion", "eval"})
 
 _FIRST_LINES = 4096  # bytes read for a listing: comments and one `help:` line
 

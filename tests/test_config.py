@@ -89,6 +89,18 @@ def test_a_wrong_variable_is_named():
         config.load({"LLMCLI_THREADS": "two"})
 
 
+def test_a_value_of_several_lines_is_left_to_its_owner(folder):
+    written = 'model: "a\n  b"\n'
+    (folder / "config.yaml").write_text(written)
+
+    with pytest.raises(BadConfig, match="the old value of model has several lines"):
+        config.set_value("model", "starter")
+    with pytest.raises(BadConfig):
+        config.unset("model")
+
+    assert (folder / "config.yaml").read_text() == written
+
+
 def test_a_setting_is_changed_and_the_rest_of_the_file_stays(folder: Path):
     (folder / "config.yaml").write_text("# what I like\nmodel: a   # small\nthreads: 2\n# end")
     config.set_value("model", "qwen3-0.6b")

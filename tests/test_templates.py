@@ -179,9 +179,21 @@ def test_a_missing_value_is_a_usage_error_that_names_the_option():
         check_values(built_in("translate"), {"to": None})
 
 
+def test_a_list_may_have_commas_within_quotes():
+    given = check_values(built_in("label"), {"labels": 'spam, "ham, and eggs" ,"so ""fine"""'})
+
+    assert given["labels"] == ["spam", "ham, and eggs", 'so "fine"']
+
+
 def test_an_unknown_value_is_refused_with_the_nearest():
     with pytest.raises(UsageError, match=r"no parameter 'langth' \(did you mean 'length'"):
         check_values(built_in("summarize"), {"langth": "short"})
+
+
+def test_a_number_is_a_choice_however_it_is_written(load):
+    template = load(GOOD + "params:\n  x: {type: float, choices: [1, 2.5], default: 1}\n")
+
+    assert [check_values(template, {"x": said})["x"] for said in ("1", "1.0", "2.5", None)] == [1, 1, 2.5, 1]
 
 
 def test_a_value_that_is_no_choice_is_refused_with_the_choices():

@@ -27,6 +27,8 @@ Place = Literal["context", "undone", "dropped", "summed"]
 """In the context; taken back or answered anew; dropped to make room; replaced by a summary."""
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+LAST = "last"
+"""Stands for the conversation that was used last, so no conversation is called so."""
 
 
 class Entry(Struct, frozen=True):
@@ -108,9 +110,10 @@ class History:
 
     def check_name(self, name: str, owner: int = 0) -> None:
         """UsageError when a session name is malformed, or taken by another conversation than `owner`."""
-        if not NAME.fullmatch(name) or name.isdigit():
+        if not NAME.fullmatch(name) or name.isdigit() or name == LAST:
             raise UsageError(
-                f"{name!r} is no session name", hint="letters, digits, . _ - (not digits alone), at most 64"
+                f"{name!r} is no session name",
+                hint=f"letters, digits, . _ - (not digits alone, not {LAST}), at most 64",
             )
         taken = self.store.db.execute("SELECT id FROM conversation WHERE name = ?", (name,)).fetchone()
         if taken and taken[0] != owner:
@@ -137,14 +140,14 @@ class History:
 
     def find(self, reference: str) -> Record:
         """A conversation by its number, its name, or `last`. MissingInput when there is none."""
-        if reference == "last":
+        if reference == LAST:
             records = self.conversations(limit=1, kind="chat")
         else:
             column = "id" if reference.isdigit() else "name"
             records = self._records(f"WHERE c.{column} = ?", (reference,))
         for record in records:
             return record
-        if reference == "last":
+        if reference == LAST:
             raise MissingInput("there is no conversation yet", hint="llm chat starts one")
         raise MissingInput(f"no conversation {reference!r}", hint="llm history list shows them")
 

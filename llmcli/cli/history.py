@@ -119,7 +119,7 @@ def export_conversation(
     env = environment(ctx)
     record, entries = _found(conversation)
     text = FORMATS[format or ("json" if (output or "").endswith(".json") else "md")](record, entries)
-    if output is None:
+    if output in (None, "-"):
         env.write(text)
         return
     try:
@@ -177,7 +177,7 @@ def delete(
         what = ", ".join(f"{one.id} ({one.heading[:40]})" for one in records)
         if _agreed(f"delete {what}?", yes, env):
             history.delete([one.id for one in records])
-            env.note(f"deleted {len(records)}")
+            env.note(f"deleted {what}")
 
 
 @app.command("purge", cls=Command, epilog="llm history purge --yes")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llmcli.engines.base import EngineOptions
     from llmcli.messages import Sampling
 
-KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+KvType = Literal["f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 Format = Literal["text", "json", "jsonl", "csv", "tsv"]
 Cut = Literal["head", "tail", "middle"]
 
@@ -203,6 +203,11 @@ class OutputOptions:
     dry_run: Annotated[bool, _output("--dry-run", help="Show the prompt and its tokens, ask nothing.")] = (
         False
     )
+
+    @property
+    def file(self) -> str | None:
+        """The file to write; None for standard output, by whatever name: its redirection is the shell's."""
+        return None if self.output in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1") else self.output
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from llmcli.cli.environment import Environment
 from llmcli.errors import BadConfig, CannotCreate, LlmError, MissingInput, UsageError, cannot_write
 from llmcli.paths import config_dir, make_private
 from llmcli.registry import RESERVED, Found
+
+if TYPE_CHECKING:
+    from llmcli.templates import Problem
 
 app = new_app(
     "List, show, write and check templates. A template is one YAML file, and a command.",
@@ -137,12 +140,26 @@ def _check(name: str, env: Environment) -> bool:
     from llmcli.templates import check_template
 
     template, problems = check_template(_find(name, env))
+    if template is not None and template.schema is not None:
+        problems = [*problems, *_schema_problems(template.schema)]
     for problem in problems:
         where = f"{name}:{problem.line}" if problem.line else name
         env.write(f"{where}: {problem.message}\n")
     if template is not None and not problems:
         env.write(f"{name}: ok\n")
     return bool(problems)
+
+
+def _schema_problems(schema: dict[str, Any]) -> list[Problem]:
+    """What the built-in engine would say of the schema before it asks anything."""
+    from llmcli.engines.llama.schema import to_gbnf
+    from llmcli.templates import Problem
+
+    try:
+        to_gbnf(schema)
+    except LlmError as error:
+        return [Problem(None, str(error))]
+    return []
 
 
 def _find(name: str, env: Environment) -> Found:

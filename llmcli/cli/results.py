@@ -179,12 +179,12 @@ def destination(output: str | None, env: Environment) -> Iterator[Write]:
 
     Raises CannotCreate, PermissionRefused, InputOutputError.
     """
-    if output is None or output == "-":
+    if output is None:
         yield lambda text: env.write(text, flush=True)
         return
-    from llmcli.rows.output_file import is_replaceable, output_file, writing
+    from llmcli.rows.output_file import is_replaceable, output_file, resolved, writing
 
-    path = (env.cwd / output).resolve()  # a link stays one: its target is what changes
+    path = resolved(env.cwd / output)
     if is_replaceable(path):
         with output_file(path, path.with_name(f".{path.name}.{os.getpid()}.partial")) as file:
             yield lambda text: _put(file, text)

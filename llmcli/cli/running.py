@@ -88,11 +88,11 @@ def prepare(asked: Asked, env: Environment) -> Task:
         _refuse_row_options(asked)
     form = results.form_name(asked.output, chosen.kind)
     results.check_name(asked.output.as_name or asked.template.name, form, chosen.kind)
-    _keep_the_input(chosen, asked.output.output, env)
+    _keep_the_input(chosen, asked.output.file, env)
     values = check_values(asked.template, asked.values)
     model = opening.choose(env, asked.model)
     if chosen.kind in ("rows", "lines"):
-        model = _on_its_first_day(model, asked.output.output, env)
+        model = _on_its_first_day(model, asked.output.file, env)
         model = model.to_run(texts=_how_many(chosen, env))
     template = _for_model(asked, model)
     if chosen.kind == "document" and template.mode != "extract":
@@ -132,7 +132,7 @@ def _keep_the_input(chosen: Inputs, output: str | None, env: Environment) -> Non
     """Raise UsageError where the output would take the place of a file that is read, or has no name."""
     if output == "":  # "$OUT" with nothing in it
         raise UsageError("-o is empty", hint="name a file, or - for standard output")
-    if output is None or output == "-" or not (env.cwd / output).is_file():
+    if output is None or not (env.cwd / output).is_file():
         return
     if any(name != inputs.STDIN and (env.cwd / output).samefile(env.cwd / name) for name in chosen.files):
         raise UsageError(f"{output} is the input itself", hint="choose another -o")
@@ -142,7 +142,7 @@ def _on_its_first_day(model: Chosen, output: str | None, env: Environment) -> Ch
     """A job of rows that is resumed renders the date of the day on which it began."""
     from llmcli.rows.journal import start_of
 
-    begun = start_of(None if output in (None, "-") else (env.cwd / str(output)).resolve())
+    begun = start_of(None if output is None else (env.cwd / output).resolve())
     return model.to_run(started=begun)
 
 
@@ -185,11 +185,11 @@ def _run_texts(task: Task, engine: Engine, env: Environment) -> None:
         probabilities=output.probabilities,
         spans=task.template.mode == "extract",
         headings=not env.quiet,
-        bars=env.stdout_is_terminal and not env.quiet and not output.output,
+        bars=env.stdout_is_terminal and not env.quiet and not output.file,
     )
     wanted = output.log or config.load(env.environ).log_commands
     with (
-        results.destination(output.output, env) as write,
+        results.destination(output.file, env) as write,
         keeping(wanted, task.template.name, task.model.reference) as keep,
     ):
         if _streams(task, form, env):
@@ -228,7 +228,7 @@ def _streams(task: Task, form: str, env: Environment) -> bool:
     """Whether the answer is printed as it is written: one text, generated, to a terminal or on request."""
     output = task.asked.output
     plain = task.chosen.kind == "document" and task.template.mode == "generate" and form == "text"
-    return plain and not output.output and (output.stream or env.stdout_is_terminal)
+    return plain and not output.file and (output.stream or env.stdout_is_terminal)
 
 
 def _stream(task: Task, engine: Engine, tally: Tally, keep: Keep, env: Environment) -> None:
@@ -282,9 +282,8 @@ def _run_rows(task: Task, engine: Engine | None, env: Environment) -> None:
     )
     env.status("")  # rows have a progress line of their own
     form = results.form_name(output, task.chosen.kind)
-    if len(task.chosen.files) > 1 and (output.output or form in ("csv", "tsv")):
+    if len(task.chosen.files) > 1 and (output.file or form in ("csv", "tsv")):
         raise UsageError("a table is made of one input file", hint="one call for each")
-    to_file = output.output not in (None, "-")
     failures: list[RowsFailed] = []
     for name in task.chosen.files:
         options = batch.RowOptions(
@@ -295,7 +294,7 @@ def _run_rows(task: Task, engine: Engine | None, env: Environment) -> None:
             delimiter=asked.rows.delimiter,
             quote=asked.rows.quote,
             header=not asked.rows.no_header,
-            output=env.cwd / str(output.output) if to_file else None,
+            output=None if output.file is None else env.cwd / output.file,
             output_format="json" if output.json else output.format,
             name=output.as_name,
             error_name=asked.rows.error_as,

@@ -167,7 +167,7 @@ class _Feed:
 @contextmanager
 def resumable(journal: Journal, tell: Callable[[str], None]) -> Iterator[None]:
     """
-    Whatever ends the block early, commit what is known, and say how to go on.
+    Whatever ends the block early, commit what is known, and say how to go on; a journal without answers goes.
 
     This is also the way out for Ctrl-C and SIGTERM, which pass through as the exceptions they are.
     """
@@ -177,7 +177,10 @@ def resumable(journal: Journal, tell: Callable[[str], None]) -> Iterator[None]:
         journal.close()
         if journal.failure is not None and not isinstance(error, LlmError):
             raise journal.failure from error
-        tell(f"llm: the answers so far are in {journal.path}; resume with the same command")
+        if journal.resumed or journal.brought:
+            tell(f"llm: the answers so far are in {journal.path}; resume with the same command")
+        else:
+            journal.remove()
         raise
     finally:
         journal.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from llmcli.errors import UnreadableInput, UsageError
@@ -113,9 +113,9 @@ class CsvReader:
         csv.field_size_limit(max(csv.field_size_limit(), options.row_limit + 2))
         self._records = self._split()
         self.header, self._first = self._read_header(options.header)
-        self.columns: tuple[str, ...] | None = tuple(self.header.cells)
-        self.field = _text_column(self.columns, options.field, name)
-        self._at = self.columns.index(self.field)
+        self.columns: tuple[str, ...] | None = unlike(self.header.cells)
+        self.field = _text_column(self.header.cells, options.field, name)
+        self._at = self.header.cells.index(self.field)
 
     def _read_header(self, has_header: bool) -> tuple[Row, Row | None]:
         """The header as a row (made up where the file has none), and the first row where that was read."""
@@ -157,8 +157,20 @@ class CsvReader:
         return row
 
     def record(self, row: Row) -> dict[str, Any]:
-        """Columns and cells; of a ragged row, the cells it has."""
-        return dict(zip(self.header.cells, row.cells))
+        """Columns and cells."""
+        assert self.columns is not None
+        return dict(zip(self.columns, self.fitted(row)))
+
+    def fitted(self, row: Row) -> list[str]:
+        """
+        As many cells as the header has: of a ragged row the last holds all that are left, of one that cannot
+        be split the first holds the line.
+        """
+        width = len(self.header.cells)
+        cells = list(row.cells) or [row.raw]
+        if len(cells) > width:
+            cells[width - 1 :] = [self.dialect.delimiter.join(map(self.dialect.cell, cells[width - 1 :]))]
+        return cells + [""] * (width - len(cells))
 
     def close(self) -> None:
         """Close the file."""
@@ -251,7 +263,25 @@ def _dialect(sample: str, format: InputFormat, options: RowOptions) -> Dialect:
     return sniff(sample, sample.endswith("\n"), delimiters, quotes)
 
 
-def _text_column(columns: tuple[str, ...], asked: str | None, name: str) -> str:
+def unlike(names: Sequence[str]) -> tuple[str, ...]:
+    """
+    Names of which no two are the same, so that no column hides another: a second `id` becomes `id_2`.
+
+    >>> unlike(["id", "", "id", "id_2", ""])
+    ('id', '', 'id_3', 'id_2', '_2')
+    """
+    seen: set[str] = set()
+    made = []
+    for name in names:
+        number, own = 2, name
+        while own in seen or (own != name and own in names):
+            own, number = f"{name}_{number}", number + 1
+        seen.add(own)
+        made.append(own)
+    return tuple(made)
+
+
+def _text_column(columns: Sequence[str], asked: str | None, name: str) -> str:
     wanted = asked or ("text" if "text" in columns or len(columns) > 1 else columns[0])
     if wanted not in columns:
         raise no_column(name, asked, columns)

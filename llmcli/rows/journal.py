@@ -51,7 +51,7 @@ class Journal:
     The answers of one job. Open until `close`; then `remove`, where the output is in place.
 
     `claim` is called by one thread, `put` by another; `find` when both are done. `resumed` counts the
-    answers that were there at the beginning.
+    answers that were there at the beginning, `brought` those that came since.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Journal:
         self._changed = threading.Condition()
         self._closing = self._committing = self._hurry = False
         self._failure: LlmError | None = None
+        self.brought = 0
         self._thread = threading.Thread(target=self._commit_groups, name="journal", daemon=True)
         self._thread.start()
 
@@ -91,7 +92,7 @@ class Journal:
                 forgotten = "kind > 0" if retry_errors else f"kind = {PASSING}"
                 self._writing.execute(f"DELETE FROM rows WHERE {forgotten}")
                 self._reading = _connect(self.path)
-                (self.resumed,) = self._reading.execute("SELECT count(*) FROM rows").fetchone()
+                self.resumed = self.count()
             except BaseException:
                 self._writing.close()
                 raise
@@ -164,6 +165,7 @@ class Journal:
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < GROUP_ANSWERS or self._failure is not None)
             self._raise_failure()
+            self.brought += 1
             self._waiting.append((key, kind, blob))
             if len(self._waiting) in (1, GROUP_ANSWERS):
                 self._changed.notify_all()
@@ -185,6 +187,12 @@ class Journal:
             yield
         finally:
             self._reading.execute("COMMIT")
+
+    def count(self) -> int:
+        """How many answers are in it."""
+        with sqlite_errors(self.path):
+            (count,) = self._reading.execute("SELECT count(*) FROM rows").fetchone()
+        return int(count)
 
     def flush(self) -> None:
         """Commit what waits, now. Raises InputOutputError where that failed."""

@@ -21,6 +21,16 @@ from llmcli.atomic import sync_folder, write_atomically
 from llmcli.errors import CannotCreate, cannot_write
 
 
+def resolved(path: Path) -> Path:
+    """
+    Where a file that is moved to this path must go: a link stays one, its target is what changes.
+
+    What leads to a device or a pipe stays as it is: /dev/fd/63, as a shell passes `>(gzip > x)`, resolves
+    to a name that does not exist.
+    """
+    return path.resolve() if path.is_file() or not path.exists() else path
+
+
 def is_replaceable(path: Path) -> bool:
     """
     Whether a file can be moved to this place: nothing is there, or a regular file.

@@ -30,7 +30,7 @@ from llmcli.rows.job import Job, OutputFormat, Outside, RowOptions, identify, pr
 from llmcli.rows.journal import Journal
 from llmcli.rows.json_reader import JsonReader
 from llmcli.rows.lock import Lock
-from llmcli.rows.output_file import is_replaceable, output_file, write_sidecar, writing, zipped
+from llmcli.rows.output_file import is_replaceable, output_file, resolved, write_sidecar, writing, zipped
 from llmcli.rows.preflight import Preflight, survey, survey_pipe
 from llmcli.rows.progress import counted, progress, summary_lines
 from llmcli.rows.readers import Reader, Row, bad_row
@@ -96,7 +96,7 @@ def _checked_output(options: RowOptions, source: Source) -> Path | None:
             if given:
                 raise UsageError(f"{option} needs an output file", hint="-o FILE")
         return None
-    output = options.output.resolve()
+    output = resolved(options.output)
     if source.path is not None and output.exists() and output.samefile(source.path):
         raise UsageError(f"{options.output} is the input itself", hint="choose another -o")
     return output
@@ -170,8 +170,7 @@ class _Run:
         """Through the journal, into a file that is complete or not there."""
         beside = Beside(output)
         format = output_format(output, self.options.output_format)
-        with Lock(beside.lock, str(output)):
-            self.source.spool_to(beside.spool)
+        with Lock(beside.lock, str(output)), _spooled(self.source, beside):
             with self._reader() as reader:
                 identity = identify(self.job, self.workers.info, reader.field)
                 about = self._provenance(reader)
@@ -188,12 +187,20 @@ class _Run:
                     batch = Batch(journal, identity, self.workers, self.tally, budget, ahead)
                     self._fill(batch, reader, format)
                     self._write_output(batch, beside, format, reader.columns or tuple(self._seen))
+                    known = journal.count()
             if self.options.sidecar:
                 write_sidecar(beside.sidecar, about)
-            if not self.summary.failed and not self.options.keep_journal:
+            if not (self.summary.failed or self.options.keep_journal or self._has_more(journal, known)):
                 journal.remove()
-            beside.spool.unlink(missing_ok=True)
         self._conclude()
+
+    def _has_more(self, journal: Journal, known: int) -> bool:
+        """Whether it holds other rows' answers: `--limit` may have been a look at a job that was stopped."""
+        needed = self.summary.rows if self.summary.distinct is None else self.summary.distinct
+        if known > needed:
+            more = counted(known - needed, "answer")
+            self.outside.note(f"{journal.path} is kept: it has {more} that these rows did not need")
+        return known > needed
 
     # -------------------------------------------------------------- the steps
 
@@ -244,7 +251,8 @@ class _Run:
         """Open the source once more; its columns must leave room for ours."""
         reader = open_reader(self.source, self.options)
         with closing(reader):
-            self.results.check(reader.columns or (), self.source.name)
+            known = reader.keys_ahead() if isinstance(reader, JsonReader) else reader.columns or ()
+            self.results.check(known, self.source.name)
             try:
                 yield reader
             finally:
@@ -288,8 +296,6 @@ class _Run:
 
     def _without_clash(self, row: Row) -> Row:
         if row.record is not None and not row.record.keys().isdisjoint(self.results.keys):
-            if row.number == 1:
-                self.results.check(row.record, self.source.name)
             clash = min(row.record.keys() & set(self.results.keys))
             row.error = bad_row(self.source.name, row.number, f"already has {clash!r}")
         elif self._allowed is not None and row.record is not None and not row.record.keys() <= self._allowed:
@@ -298,12 +304,13 @@ class _Run:
         return row
 
     def _observed(self, reader: Reader) -> Iterator[Row]:
-        """Rows, and what keys they have: a table needs a column for each."""
+        """Rows, and what keys they have: a table needs a column for each that is not one of ours."""
         self._seen.clear()
+        ours = set(self.results.flat)
         for row in self._rows(reader):
-            keys = row.record if row.record is not None else reader.record(row)
-            if not keys.keys() <= self._seen.keys():
-                self._seen.update(dict.fromkeys(keys))
+            keys = (row.record if row.record is not None else reader.record(row)).keys() - ours
+            if not keys <= self._seen.keys():
+                self._seen.update((key, None) for key in row.record or keys if key in keys)
                 if len(self._seen) > MOST_COLUMNS:
                     raise UsageError(
                         f"the objects of {self.source.name} have more than {MOST_COLUMNS:,} different keys",
@@ -371,6 +378,19 @@ class _Run:
         if any(cause != CAUSES["UnreadableInput"] for cause in summary.causes):
             hint += "; --retry-errors asks them again"
         return RowsFailed(message, hint=hint)
+
+
+@contextmanager
+def _spooled(source: Source, beside: Beside) -> Iterator[None]:
+    """What comes through a pipe, as a file; it is kept where there is something to resume."""
+    try:
+        source.spool_to(beside.spool)
+        yield
+    except BaseException:
+        if not beside.journal.exists():
+            beside.spool.unlink(missing_ok=True)
+        raise
+    beside.spool.unlink(missing_ok=True)
 
 
 def _text_or_error(row: Row) -> str | LlmError:

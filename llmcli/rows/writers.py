@@ -138,21 +138,24 @@ class JsonWriter:
 
     def __init__(self, put: _Lines, reader: Reader, results: ResultColumns) -> None:
         self._put, self._reader, self._results = put, reader, results
-        self._verbatim = isinstance(reader, JsonReader)
+        self._verbatim, self._error = isinstance(reader, JsonReader), results.error
         if self._verbatim and reader.marked:
             put("\ufeff")
 
     def write(self, row: Row, outcome: Outcome) -> None:
         """An object on a line."""
         items = self._results.items(outcome)
-        if self._verbatim and row.record is not None:
+        if self._verbatim and row.record is not None and (row.error is None or self._error not in row.record):
             added = to_json({key: value for key, value in items.items() if key not in row.record})
             body = row.raw[:-1].rstrip()
             comma = "" if body.endswith("{") else ", "
             self._put(f"{body}{comma}{added[1:]}{row.ending}" if added != "{}" else row.raw + row.ending)
             return
         record = {key: _undecodable_shown(value) for key, value in self._reader.record(row).items()}
-        self._put(to_json(record | items) + "\n")
+        kept = (
+            {} if row.error is None else {key: value for key, value in record.items() if key != self._error}
+        )
+        self._put(to_json(record | items | kept) + "\n")
 
     def end(self) -> None:
         """Nothing is held."""
@@ -162,7 +165,7 @@ class CsvWriter:
     """CSV after CSV: the record as it stood, then the result's cells in the same dialect."""
 
     def __init__(self, put: _Lines, reader: CsvReader, results: ResultColumns) -> None:
-        self._put, self._results, self._dialect = put, results, reader.dialect
+        self._put, self._reader, self._results, self._dialect = put, reader, results, reader.dialect
         self._width = len(reader.header.cells)
         if reader.marked:
             put("\ufeff")
@@ -172,12 +175,8 @@ class CsvWriter:
     def write(self, row: Row, outcome: Outcome) -> None:
         """One record."""
         raw = row.raw
-        if row.error is not None and len(row.cells) != self._width:
-            # Ragged or broken: its cells as far as the header goes, so that ours stand in their columns.
-            cells = [*row.cells, *[""] * self._width][: self._width]
-            if not row.cells:
-                cells[0] = one_line(raw)
-            raw = self._dialect.delimiter.join(map(self._dialect.cell, cells))
+        if row.error is not None and len(row.cells) != self._width:  # ours must stand in their columns
+            raw = self._dialect.delimiter.join(map(self._dialect.cell, self._reader.fitted(row)))
         self._add(raw, self._results.cells(outcome), row.ending)
 
     def _add(self, raw: str, cells: Sequence[str], ending: str) -> None:

@@ -95,7 +95,9 @@ class Reading:
         """A scalar as it is written, so that `labels: [1, 2]` are the texts 1 and 2."""
         if isinstance(node, yaml.ScalarNode):
             return str(node.value)
-        self.note(node, f"{what} is a text")
+        unquoted = isinstance(node, yaml.MappingNode) and node.flow_style
+        remedy = '; what begins with {{ needs quotes: "{{ text }} …"' if unquoted else ""
+        self.note(node, f"{what} is a text{remedy}")
         return ""
 
     def texts(self, node: yaml.Node, what: str) -> tuple[str, ...]:

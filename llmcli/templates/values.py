@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -127,9 +130,17 @@ def typed(param: Param, value: Any) -> Any:
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(f"is {_WORDS[param.type]}") from error
     items = made if isinstance(made, list) else [made]
-    if param.choices and not all(str(item) in param.choices for item in items):
+    if param.choices and not all(any(_is_choice(item, choice) for choice in param.choices) for item in items):
         raise ValueError(f"is one of {', '.join(param.choices)}")
     return made
+
+
+def _is_choice(item: Any, choice: str) -> bool:
+    """The choices of a number are text too: 1 and 1.0 are one number."""
+    if isinstance(item, float):
+        with suppress(ValueError):
+            return item == float(choice)
+    return str(item) == choice
 
 
 def _value(template: Template, param: Param, given: Any) -> Any:
@@ -169,7 +180,9 @@ def _whole(value: Any) -> bool:
 
 def _list(value: Any) -> list[str]:
     if isinstance(value, str):
-        return [item.strip() for item in value.split(",") if item.strip()]
+        # As in CSV: an item in quotes may have commas.
+        items = itertools.chain.from_iterable(csv.reader(value.splitlines(), skipinitialspace=True))
+        return [item.strip() for item in items if item.strip()]
     return [str(item) for item in value]
 
 

@@ -124,11 +124,13 @@ def test_the_history_is_listed_searched_shown_exported_renamed_and_deleted(once,
         json.loads((work / "way.json").read_text())["messages"][1]["content"]
         == "Where is the train station?!"
     )
+    assert call("history", "export", "1", "-o", "-").stdout.count("## You") == 1
     assert call("history", "rename", "1", "path", "--title", "The way").code == 0
     assert "\tpath\t2\t" in call("history", "list").stdout
     assert "The way" in call("history", "list").stdout
     assert call("history", "delete", "path").code == 2
-    assert call("history", "delete", "path", "--yes").code == 0
+    deleted = call("history", "delete", "path", "--yes")
+    assert (deleted.code, deleted.stderr) == (0, "llm: note: deleted 1 (The way)\n")
     assert call("history", "show", "path").code == 66
     assert call("history", "purge", "--yes").code == 0
     assert call("history", "list").stdout.count("\n") == 1

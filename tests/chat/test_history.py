@@ -93,7 +93,7 @@ def test_what_is_asked_for_and_not_there_is_told(history):
             history.find(reference)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "../x", "12", "x" * 65, "a\nb"])
+@pytest.mark.parametrize("name", ["", "a b", "../x", "12", "x" * 65, "a\nb", "last"])
 def test_a_bad_session_name_is_refused(history, name):
     number = said(history, "hello")
     with pytest.raises(UsageError):

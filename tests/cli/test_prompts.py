@@ -90,6 +90,24 @@ def test_check_names_every_line_that_is_wrong(call, project):
     assert "1 of 2 templates cannot be used" in said.err
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("completion", "is a command of llm's own"),
+        ("a b", "is no name for a command"),
+        ("-x", "is no name for a command"),
+        ("fine", "type 'nonsense' at $ is unknown"),
+    ],
+)
+def test_check_tells_what_only_a_user_would_find(call, work, name, words):
+    template = "help: Good.\nprompt: '{{ text }}'\nschema: {type: nonsense}\n"
+    (work / f"{name}.yaml").write_text(template)
+
+    said = call("prompts", "check", f"./{name}.yaml")
+
+    assert (said.code, words in said.out) == (78, True)
+
+
 def test_check_goes_on_after_a_file_that_is_missing_and_ends_with_the_worst(call, project):
     (project / "bad.yaml").write_text("help: Bad.\nprompt: no text here\n")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -139,6 +140,7 @@ def test_ragged_lines_are_errors_of_their_rows(batches):
     rows = list(csv.DictReader(io.StringIO(batch.read("out.csv"))))
     assert [row["id"] for row in rows] == ["1", "2", "3", "4"]
     assert [row["sentiment"] for row in rows] == ["positive", "", "", "positive"]
+    assert (rows[1]["text"], rows[2]["n"]) == ("short", "b,c")
     assert "row 2 has 2 cells, the header has 3" in rows[1]["error"]
     assert "row 3 has 4 cells, the header has 3" in rows[2]["error"]
 
@@ -268,6 +270,18 @@ def test_without_a_header_columns_are_numbered(batches):
 
     assert batch.run("in.csv", "out.csv", header=False, field="2").code == 0
     assert batch.read("out.csv") == "1,fine,positive,0.9000,\n2,good,positive,0.9000,\n"
+
+
+def test_columns_of_one_name_keep_their_values(batches):
+    batch = batches(replies={"": GOOD})
+    batch.write("in.csv", "id,,id,text,\n1,a,2,fine,b\n")
+
+    assert [batch.run("in.csv", name).code for name in ("out.csv", "out.tsv", "out.jsonl")] == [0, 0, 0]
+
+    assert batch.read("out.csv").startswith("id,,id,text,,sentiment")
+    assert batch.read("out.tsv").splitlines()[0].split("\t")[:5] == ["id", "", "id_2", "text", "_2"]
+    record = json.loads(batch.read("out.jsonl"))
+    assert [record[key] for key in ("id", "", "id_2", "_2")] == ["1", "a", "2", "b"]
 
 
 def test_a_column_that_is_not_there_is_told_with_those_that_are(batches):

@@ -93,6 +93,7 @@ def test_a_key_of_ours_in_the_first_row_is_a_usage_error(batches, asked):
 
     assert done.code == 2
     assert asked() == []
+    assert [path.name for path in batch.folder.glob("out*")] == []
 
 
 def test_a_key_of_ours_in_a_later_row_is_that_row_s_error_and_is_not_overwritten(batches):
@@ -105,6 +106,18 @@ def test_a_key_of_ours_in_a_later_row_is_that_row_s_error_and_is_not_overwritten
     second = json.loads(batch.read("out.jsonl").splitlines()[1])
     assert second["sentiment"] == "mine"
     assert "already has 'sentiment'" in second["error"]
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv"])
+def test_a_failed_row_that_has_an_error_of_its_own_says_ours(batches, output):
+    batch = batches(replies={"": GOOD})
+    batch.write("in.jsonl", '{"text": "a"}\n{"text": "b", "sentiment": "mine", "error": null}\n')
+
+    assert batch.run("in.jsonl", output).code == 3
+
+    head, *_, second = batch.read(output).splitlines()
+    assert "row 2 already has 'error'" in second
+    assert head.count("error") == 1
 
 
 def test_an_empty_object_and_an_empty_file_are_fine(batches):

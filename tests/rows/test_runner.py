@@ -88,6 +88,39 @@ def test_an_input_that_grew_asks_only_the_new_rows(batches, asked):
     assert len(batch.read("out.csv").splitlines()) == 5
 
 
+def test_a_look_at_the_first_rows_keeps_the_answers_of_the_others(batches, asked, work):
+    batch = batches()
+    batch.write("rows.csv", table(range(5)))
+    batch.run("rows.csv", "out.csv", keep_journal=True)
+
+    looked = batch.run("rows.csv", "out.csv", limit=2)
+    whole = batch.run("rows.csv", "out.csv")
+
+    assert "out.csv.journal is kept: it has 3 answers that these rows did not need" in looked.stderr
+    assert (whole.code, len(asked())) == (0, 5)
+    assert not (work / "out.csv.journal").exists()
+
+
+@pytest.mark.parametrize("place", ["/dev/stdout", ">(cat > made.csv)", "link.csv"])
+def test_the_output_goes_where_the_shell_says(llm_env, work, script, place):
+    from conftest import LLM
+
+    (work / "rows.csv").write_text(table([1]))
+    (work / "link.csv").symlink_to("made.csv")
+    run = f"'{LLM}' sentiment rows.csv --format csv -o {place} -m {script(scores='hash')}"
+    command = f"(echo before; {run}; echo after) > out.txt; sleep 0.2; cat out.txt made.csv"
+
+    done = subprocess.run(["bash", "-c", command], cwd=work, env=llm_env, capture_output=True, text=True)
+
+    header = "id,text,sentiment,sentiment_p,error"
+    lines = done.stdout.splitlines()
+    if place == "/dev/stdout":
+        assert [lines[0], lines[1], lines[3]] == ["before", header, "after"]
+    else:
+        assert lines[:3] == ["before", "after", header]
+    assert (work / "link.csv").is_symlink()
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
