@@ -261,7 +261,9 @@ def _rewrite(key: str, line: str) -> None:
         written = _checked(strict_yaml.parse(new, path))
         wanted = _checked(strict_yaml.parse(line, path)) if line else {}
         if written.get(key) != wanted.get(key):
-            raise BadConfig(f"{path}: the old value of {key} has several lines", hint="edit the file by hand")
+            raise BadConfig(
+                f"{path}: the old value of {key} has not a line of its own", hint="edit the file by hand"
+            )
         paths.make_private(path.parent)
         write_atomically(path, new.encode(), durable=True)
     except OSError as error:

@@ -19,6 +19,7 @@ from llmcli.paths import config_dir, shipped
 Source = Literal["project", "user", "built in"]
 
 NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,63}")
+NAME_RULE = "letters, digits, dot, _ and - (not first), at most 64"
 SUFFIX = ".yaml"
 
 # Commands that are not templates; a template of that name could never be called.
@@ -45,7 +46,7 @@ def find_template(name: str, cwd: Path) -> Found:
     if NAME.fullmatch(name) is None:
         raise UsageError(
             f"{name!r} is not a template name",
-            hint="letters, digits, dot, underscore and hyphen, at most 64",
+            hint=NAME_RULE,
         )
     places = [
         (source, path)

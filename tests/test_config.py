@@ -93,7 +93,7 @@ def test_a_value_of_several_lines_is_left_to_its_owner(folder):
     written = 'model: "a\n  b"\n'
     (folder / "config.yaml").write_text(written)
 
-    with pytest.raises(BadConfig, match="the old value of model has several lines"):
+    with pytest.raises(BadConfig, match="the old value of model has not a line of its own"):
         config.set_value("model", "starter")
     with pytest.raises(BadConfig):
         config.unset("model")

@@ -180,9 +180,9 @@ def test_a_missing_value_is_a_usage_error_that_names_the_option():
 
 
 def test_a_list_may_have_commas_within_quotes():
-    given = check_values(built_in("label"), {"labels": 'spam, "ham, and eggs" ,"so ""fine"""'})
+    given = check_values(built_in("label"), {"labels": 'spam, "ham,\nand eggs" ,"so ""fine""","A" side'})
 
-    assert given["labels"] == ["spam", "ham, and eggs", 'so "fine"']
+    assert given["labels"] == ["spam", "ham,\nand eggs", 'so "fine"', '"A" side']
 
 
 def test_an_unknown_value_is_refused_with_the_nearest():

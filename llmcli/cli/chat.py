@@ -52,7 +52,7 @@ class Asked:
     interactive: bool
     files: tuple[str, ...]
     resume: bool
-    session: str
+    session: str | None
     private: bool
     system: str | None
     plain: bool
@@ -81,8 +81,8 @@ def chat(
     ] = None,
     resume: Annotated[bool, _option("-c", "--continue", help="Go on with the last conversation.")] = False,
     session: Annotated[
-        str, _option("--session", metavar="NAME", help="Go on with this conversation, or begin it.")
-    ] = "",
+        str | None, _option("--session", metavar="NAME", help="Go on with this conversation, or begin it.")
+    ] = None,
     private: Annotated[bool, _option("--private", help="Record nothing.")] = False,
     system: Annotated[str | None, _option("-s", "--system", metavar="TEXT", help="System message.")] = None,
     plain: Annotated[bool, _option("--plain", help="Answers as they are written, not drawn.")] = False,
@@ -122,6 +122,8 @@ def _run(asked: Asked, model: ModelOptions, sampling: SamplingOptions, env: Envi
 
 def _check(asked: Asked, env: Environment) -> None:
     """Refuse what cannot work before anything is loaded."""
+    if asked.session == "":  # "$NAME" with nothing in it
+        raise UsageError("--session is empty", hint="give the conversation a name")
     if asked.resume and asked.session:
         raise UsageError("-c and --session name two conversations", hint="take one of them")
     if asked.private and (asked.resume or asked.session):
@@ -129,7 +131,7 @@ def _check(asked: Asked, env: Environment) -> None:
             "--private keeps nothing, so there is nothing to go on with", hint="without --private"
         )
     if asked.once:
-        if not (asked.message or asked.files) and env.stdin_is_terminal:
+        if not (asked.message.strip() or asked.files) and env.stdin_is_terminal:
             raise UsageError("nothing to ask", hint='for example: llm chat --once "What is a quark?"')
         return
     if not env.stdout_is_terminal:
@@ -260,7 +262,7 @@ def _conversation(
 
     if record is None:
         system = template.system if asked.system is None else asked.system
-        return Conversation(history, reference, system, asked.session)
+        return Conversation(history, reference, system, asked.session or "")
     conversation = Conversation.load(history, record, reference)
     if reference != record.model:
         conversation.set_model(reference)
@@ -327,7 +329,7 @@ def _once(asked: Asked, talk: Talk, env: Environment) -> int:
     from llmcli.chat import repl
 
     _attach(asked, talk, env)
-    if not asked.message and not talk.attachments:
+    if not asked.message.strip() and not talk.attachments:
         raise UsageError("nothing to ask", hint='for example: llm chat --once "What is a quark?"')
     return repl.once(talk, asked.message)
 

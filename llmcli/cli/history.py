@@ -11,8 +11,8 @@ import typer
 from llmcli.chat.history import History, Record, history_path
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.cli.environment import Environment
-from llmcli.cli.options import ModelOptions, takes
-from llmcli.errors import UsageError, from_os_error
+from llmcli.cli.options import ModelOptions, file_of, takes
+from llmcli.errors import UsageError
 
 if TYPE_CHECKING:
     from llmcli.chat.history import Entry
@@ -113,19 +113,14 @@ def export_conversation(
     output: Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Write there.")] = None,
 ) -> None:
     """Write a conversation as Markdown or JSON."""
-    from llmcli.atomic import write_atomically
     from llmcli.chat.export import FORMATS
+    from llmcli.cli.results import destination
 
     env = environment(ctx)
     record, entries = _found(conversation)
     text = FORMATS[format or ("json" if (output or "").endswith(".json") else "md")](record, entries)
-    if output in (None, "-"):
-        env.write(text)
-        return
-    try:
-        write_atomically(env.cwd / output, text.encode("utf-8", "replace"))
-    except OSError as error:
-        raise from_os_error(error, f"write {output}") from error
+    with destination(file_of(output), env) as write:
+        write(text)
 
 
 @app.command("rename", cls=Command, epilog="llm history rename 12 trip\nllm history rename 12")

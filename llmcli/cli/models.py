@@ -164,14 +164,14 @@ def add(
     """Give a file of yours a name."""
     from llmcli.models import gguf, installed
     from llmcli.models.entries import entries
-    from llmcli.registry import NAME
+    from llmcli.registry import NAME, NAME_RULE
 
     env = environment(ctx)
     path = written_out(file).resolve()
     gguf.check(path)
     name = name or file.name.removesuffix(".gguf").lower()
     if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is not a model name", hint="letters, digits, dot, _ and -: --name NAME")
+        raise UsageError(f"{name!r} is not a model name", hint=f"--name: {NAME_RULE}")
     if name in entries():
         raise UsageError(f"{name} is the name of a known model", hint="give another with --name")
     older = installed.load().get(name)

@@ -109,9 +109,10 @@ def say_unfit(chosen: Chosen, template: Template, values: Mapping[str, Any], env
 def _unfit(made_for: MadeFor, template: Template, values: Mapping[str, Any]) -> str:
     """What of this the model is not made for, in words; empty where it is."""
     known = made_for.templates.get(template.name) if template.source == "built in" else None
-    if template.mode == "label":
+    if template.mode == "label" and not (known is not None and template.labels):
         strange = [label for label in label_set(template, values) if label not in made_for.labels]
-        return f"the label{'s' if len(strange) > 1 else ''} {', '.join(strange)}" if strange else ""
+        shown = ", ".join(strange[:5]) + (", …" if len(strange) > 5 else "")
+        return f"the label{'s' if len(strange) > 1 else ''} {shown}" if strange else ""
     if known is None:
         return f"`llm {template.name}`"
     for param, allowed in known.items():

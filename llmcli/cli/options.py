@@ -206,8 +206,8 @@ class OutputOptions:
 
     @property
     def file(self) -> str | None:
-        """The file to write; None for standard output, by whatever name: its redirection is the shell's."""
-        return None if self.output in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1") else self.output
+        """The file to write; None for standard output."""
+        return file_of(self.output)
 
 
 @dataclass(frozen=True)
@@ -271,6 +271,11 @@ def parameters(group: type) -> list[inspect.Parameter]:
         )
         for field in dataclasses.fields(group)
     ]
+
+
+def file_of(output: str | None) -> str | None:
+    """The file that -o names; None for standard output, by whatever name: its redirection is the shell's."""
+    return None if output in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1") else output
 
 
 def collect(group: type, values: dict[str, Any]) -> Any:

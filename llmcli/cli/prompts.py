@@ -176,7 +176,7 @@ def _refuse_taken(name: str) -> None:
     from llmcli.cli.main import COMMANDS
 
     if registry.NAME.fullmatch(name) is None:
-        raise UsageError(f"{name!r} is not a template name", hint="letters, digits, dot, _ and -, at most 64")
+        raise UsageError(f"{name!r} is not a template name", hint=registry.NAME_RULE)
     if name in RESERVED or (name in COMMANDS and name != "chat"):
         raise UsageError(f"{name!r} is a command of llm's own", hint="choose another name")
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from llmcli import paths
 from llmcli.models.quants import BITS, quant_of
-from llmcli.registry import NAME, nearest
+from llmcli.registry import NAME, NAME_RULE, nearest
 from llmcli.strict_yaml import Document, read
 
 STARTER = "starter"
@@ -117,7 +117,7 @@ def _read(path: Path) -> dict[str, ModelEntry]:
 
 def _entry(document: Document, name: str, facts: Any) -> ModelEntry:
     if not NAME.fullmatch(name):
-        raise document.error((name,), f"{name!r} is not a model name", hint="letters, digits, dot, _ and -")
+        raise document.error((name,), f"{name!r} is not a model name", hint=NAME_RULE)
     if not isinstance(facts, dict):
         raise document.error((name,), f"model {name!r} is not a mapping")
     known = [field.name for field in msgspec.structs.fields(ModelEntry) if field.name != "name"]
@@ -148,6 +148,9 @@ def _problem(entry: ModelEntry) -> str | None:
         return "file leaves its repository"
     if not (entry.repo and entry.file) and not entry.url and not entry.path:
         return "needs repo and file, or url, or path"
+    for template in entry.made_for.templates if entry.made_for else ():
+        if not (paths.shipped("prompts") / f"{template}.yaml").is_file():
+            return f"made_for: no built-in template is called {template!r}"
     if entry.temperature_scale <= 0:
         return "temperature_scale is not above 0"
     return None

@@ -26,7 +26,7 @@ from llmcli.models.hub_download import HubFile, delete, fetch, list_files, pick
 from llmcli.models.meter import Meter, Silent
 from llmcli.models.quants import DEFAULT, quant_of
 from llmcli.models.resolve import ModelFile, locate, verify
-from llmcli.registry import NAME, nearest
+from llmcli.registry import NAME, NAME_RULE, nearest
 
 
 class Wanted(Struct, frozen=True):
@@ -160,7 +160,7 @@ def _pull_url(wanted: Wanted, meter: Meter, tell: Tell) -> ModelFile:
     targets = [folder / _file_name(url) for url in urls]
     name = wanted.name or _name_for(targets[0])
     if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is not a model name", hint="letters, digits, dot, _ and -: --name NAME")
+        raise UsageError(f"{name!r} is not a model name", hint=f"--name: {NAME_RULE}")
     if name in entries() and entries()[name].url is None:
         raise UsageError(f"{name} is the name of another model", hint="give another with --name")
     with _alone(str(targets[0]), tell):

@@ -9,7 +9,7 @@ of the file.
 from __future__ import annotations
 
 import csv
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -270,13 +270,15 @@ def unlike(names: Sequence[str]) -> tuple[str, ...]:
     >>> unlike(["id", "", "id", "id_2", ""])
     ('id', '', 'id_3', 'id_2', '_2')
     """
-    seen: set[str] = set()
+    taken, seen = set(names), Counter[str]()
     made = []
     for name in names:
-        number, own = 2, name
-        while own in seen or (own != name and own in names):
-            own, number = f"{name}_{number}", number + 1
-        seen.add(own)
+        own = name
+        while seen[name] and own in taken:
+            own = f"{name}_{seen[name] + 1}"
+            seen[name] += own in taken
+        seen[name] += 1
+        taken.add(own)
         made.append(own)
     return tuple(made)
 

@@ -151,10 +151,13 @@ class Identity:
         """
         >>> Identity({"model": "a", "field": "text"}).difference({"model": "b", "field": "text"})
         'its model is b, this one is a'
+        >>> Identity({"sampling": {"seed": 1, "beams": 1}}).difference({"sampling": {"seed": 2, "beams": 1}})
+        'its sampling is seed=2, this one is seed=1'
         """
         for name, mine in self.parts.items():
             theirs = other.get(name)
             if _canonical(theirs) != _canonical(mine):
+                theirs, mine = _without_what_is_equal(theirs, mine)
                 return f"its {name} is {_short(theirs)}, this one is {_short(mine)}"
         return "it has more parts"
 
@@ -218,6 +221,14 @@ def _template_digest(template: Template) -> str:
 
 def _canonical(value: Any) -> bytes:
     return msgspec.json.encode(value, order="sorted")
+
+
+def _without_what_is_equal(one: Any, other: Any) -> tuple[Any, Any]:
+    """Of two mappings, the entries in which they differ."""
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return one, other
+    keys = [key for key in {**one, **other} if _canonical(one.get(key)) != _canonical(other.get(key))]
+    return {key: one.get(key) for key in keys}, {key: other.get(key) for key in keys}
 
 
 def _short(value: Any) -> str:

@@ -80,6 +80,7 @@ class Journal:
         self._closing = self._committing = self._hurry = False
         self._failure: LlmError | None = None
         self.brought = 0
+        self._found = bytearray()  # a bit for each row of the table that `find` gave
         self._thread = threading.Thread(target=self._commit_groups, name="journal", daemon=True)
         self._thread.start()
 
@@ -92,7 +93,7 @@ class Journal:
                 forgotten = "kind > 0" if retry_errors else f"kind = {PASSING}"
                 self._writing.execute(f"DELETE FROM rows WHERE {forgotten}")
                 self._reading = _connect(self.path)
-                self.resumed = self.count()
+                self.resumed = self._count()
             except BaseException:
                 self._writing.close()
                 raise
@@ -173,10 +174,16 @@ class Journal:
     def find(self, key: bytes) -> Result | LlmError | None:
         """The answer of a key, None where it is not known."""
         with sqlite_errors(self.path):
-            found = self._reading.execute("SELECT kind, answer FROM rows WHERE key = ?", (key,)).fetchone()
+            found = self._reading.execute(
+                "SELECT id, kind, answer FROM rows WHERE key = ?", (key,)
+            ).fetchone()
         if found is None:
             return None
-        return decode(*found)
+        number, kind, answer = found
+        place, bit = divmod(number, 8)
+        self._found.extend(bytes(max(0, place + 1 - len(self._found))))
+        self._found[place] |= 1 << bit
+        return decode(kind, answer)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -188,8 +195,11 @@ class Journal:
         finally:
             self._reading.execute("COMMIT")
 
-    def count(self) -> int:
-        """How many answers are in it."""
+    def spare(self) -> int:
+        """How many answers are in it that `find` was never asked for."""
+        return self._count() - int.from_bytes(self._found, "little").bit_count()
+
+    def _count(self) -> int:
         with sqlite_errors(self.path):
             (count,) = self._reading.execute("SELECT count(*) FROM rows").fetchone()
         return int(count)

@@ -26,9 +26,12 @@ def resolved(path: Path) -> Path:
     Where a file that is moved to this path must go: a link stays one, its target is what changes.
 
     What leads to a device or a pipe stays as it is: /dev/fd/63, as a shell passes `>(gzip > x)`, resolves
-    to a name that does not exist.
+    to a name that does not exist. Raises CannotCreate for a link to itself.
     """
-    return path.resolve() if path.is_file() or not path.exists() else path
+    try:
+        return path.resolve() if path.is_file() or not path.exists() else path
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise CannotCreate(f"cannot create {path}: {error}") from error
 
 
 def is_replaceable(path: Path) -> bool:

@@ -187,20 +187,14 @@ class _Run:
                     batch = Batch(journal, identity, self.workers, self.tally, budget, ahead)
                     self._fill(batch, reader, format)
                     self._write_output(batch, beside, format, reader.columns or tuple(self._seen))
-                    known = journal.count()
+                    spare = journal.spare()
             if self.options.sidecar:
                 write_sidecar(beside.sidecar, about)
-            if not (self.summary.failed or self.options.keep_journal or self._has_more(journal, known)):
+            if spare:  # `--limit` may have been a look at a job that was stopped
+                self.outside.note(f"{journal.path} is kept: it has {counted(spare, 'answer')} of other rows")
+            elif not self.summary.failed and not self.options.keep_journal:
                 journal.remove()
         self._conclude()
-
-    def _has_more(self, journal: Journal, known: int) -> bool:
-        """Whether it holds other rows' answers: `--limit` may have been a look at a job that was stopped."""
-        needed = self.summary.rows if self.summary.distinct is None else self.summary.distinct
-        if known > needed:
-            more = counted(known - needed, "answer")
-            self.outside.note(f"{journal.path} is kept: it has {more} that these rows did not need")
-        return known > needed
 
     # -------------------------------------------------------------- the steps
 
@@ -295,9 +289,10 @@ class _Run:
                 yield position, outcome
 
     def _without_clash(self, row: Row) -> Row:
-        if row.record is not None and not row.record.keys().isdisjoint(self.results.keys):
-            clash = min(row.record.keys() & set(self.results.keys))
-            row.error = bad_row(self.source.name, row.number, f"already has {clash!r}")
+        ours = {*self.results.keys, *self.results.flat}
+        if row.record is not None and not row.record.keys().isdisjoint(ours):
+            clash = ", ".join(repr(key) for key in row.record if key in ours)
+            row.error = bad_row(self.source.name, row.number, f"already has {clash}")
         elif self._allowed is not None and row.record is not None and not row.record.keys() <= self._allowed:
             new = min(row.record.keys() - self._allowed)
             row.error = bad_row(self.source.name, row.number, f"has {new!r}, which the first row lacks")

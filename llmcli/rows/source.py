@@ -166,8 +166,7 @@ class _Stream(io.RawIOBase):
             return
         try:
             self._copy.write(data)
-            if not data:
-                self._copy.flush()
+            self._copy.flush()  # the second pass may begin before the end was read (--limit)
         except OSError as error:
             raise from_os_error(error, "keep a copy of standard input") from error
 

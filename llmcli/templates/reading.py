@@ -14,7 +14,7 @@ import msgspec
 import yaml
 
 from llmcli.errors import BadConfig, LlmError
-from llmcli.registry import NAME, RESERVED, Found
+from llmcli.registry import NAME, NAME_RULE, RESERVED, Found
 from llmcli.strict_yaml import Refused, compose, line_of, load, node_of
 from llmcli.templates.keys import FIELDS, Reading
 from llmcli.templates.nouns import Problem, Template
@@ -84,8 +84,9 @@ def _read(found: Found) -> tuple[Template | None, list[Problem]]:
     if found.name in RESERVED:
         problems.append(Problem(None, f"{found.name!r} is a command of llm's own: rename the file"))
     elif NAME.fullmatch(found.name) is None:
-        what = "letters, digits, dot, _ and -, at most 64"
-        problems.append(Problem(None, f"{found.name!r} is no name for a command: rename the file ({what})"))
+        problems.append(
+            Problem(None, f"{found.name!r} is no name for a command: rename the file ({NAME_RULE})")
+        )
     reading = Reading({}, None)
     try:
         node = compose(data)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -180,10 +179,22 @@ def _whole(value: Any) -> bool:
 
 def _list(value: Any) -> list[str]:
     if isinstance(value, str):
-        # As in CSV: an item in quotes may have commas.
-        items = itertools.chain.from_iterable(csv.reader(value.splitlines(), skipinitialspace=True))
-        return [item.strip() for item in items if item.strip()]
+        return [item.strip() for item in _items(value) if item.strip()]
     return [str(item) for item in value]
+
+
+def _items(text: str) -> list[str]:
+    """
+    What stands between commas; an item that is in quotes as a whole may have commas of its own, as in CSV.
+
+    >>> _items('spam, "ham, and eggs"'), _items('"Heroes" album, 5" disc')
+    (['spam', ' ham, and eggs'], ['"Heroes" album', ' 5" disc'])
+    """
+    found = []
+    for match in _ITEM.finditer(text):
+        blank, quoted, plain = match.groups()
+        found.append(plain if quoted is None else blank + quoted.replace('""', '"'))
+    return found
 
 
 def _float(value: Any) -> float:
@@ -192,6 +203,8 @@ def _float(value: Any) -> float:
         raise ValueError(value)
     return made
 
+
+_ITEM = re.compile(r'(?:^|(?<=,))(?:(\s*)"((?:[^"]|"")*)"\s*(?=,|\Z)|([^,]*))')
 
 _BOOL = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),

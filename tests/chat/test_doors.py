@@ -53,6 +53,8 @@ def test_the_system_message_goes_first_and_sampling_is_as_asked(once, asked):
         ([], 2, "chat needs a terminal"),
         (["hello"], 2, "--once"),
         (["--once"], 2, "nothing to ask"),
+        (["--once", "  "], 2, "nothing to ask"),
+        (["--once", "x", "--session", ""], 2, "--session is empty"),
         (["--once", "hello", "-f", "missing.txt"], 66, "missing.txt"),
         (["--once", "hello", "-m", "nosuchmodel"], 2, "nosuchmodel"),
         (["--once", "hello", "-c"], 66, "no conversation"),

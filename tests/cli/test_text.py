@@ -425,6 +425,7 @@ UNFIT = "llm: note: starter is not made for {}: expect guesses; `llm models list
         (["label", "--labels", "question,statement"], None),
         (["label", "--labels", "question,politics,sports"], "the labels politics, sports"),
         (["label", "--labels", "question,politics", "-q"], None),
+        (["label", "--labels", "a,b,c,d,e,f"], "the labels a, b, c, d, e, …"),
         (["moods"], None),
         (["rhyme"], "`llm rhyme`"),
         (["title"], None),

@@ -90,6 +90,7 @@ def test_the_users_list_lies_over_the_built_in_one(home: Path):
         ("a: &x {path: y}\nb: *x\n", 1, "anchors and aliases (& and *) are not read"),
         ("a: !!python/object:os.system {}\n", 1, "is not read"),
         ("a: {path: x, templates: {title: {prompt: a, prompt: b}}}\n", 1, "'prompt' is given twice"),
+        ("a: {path: x, made_for: {templates: {titel: {}}}}\n", 1, "no built-in template is called 'titel'"),
         ("a: [1, 2\n", 2, "expected"),
         ("- a\n", 1, "a mapping of names to models"),
     ],

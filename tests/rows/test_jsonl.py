@@ -116,8 +116,16 @@ def test_a_failed_row_that_has_an_error_of_its_own_says_ours(batches, output):
     assert batch.run("in.jsonl", output).code == 3
 
     head, *_, second = batch.read(output).splitlines()
-    assert "row 2 already has 'error'" in second
+    assert "row 2 already has 'sentiment', 'error'" in second
     assert head.count("error") == 1
+
+
+def test_a_label_s_column_in_a_later_row_is_that_row_s_error(batches):
+    batch = batches(replies={"": GOOD})
+    batch.write("in.jsonl", '{"text": "a"}\n{"text": "b", "sentiment_positive": "mine"}\n')
+
+    assert batch.run("in.jsonl", "out.csv", probabilities=True).code == 3
+    assert "row 2 already has 'sentiment_positive'" in batch.read("out.csv").splitlines()[2]
 
 
 def test_an_empty_object_and_an_empty_file_are_fine(batches):
