@@ -156,10 +156,17 @@ if __name__ == "__main__":
         action="store_true",
         help="the running average of the weights: better before the cooldown",
     )
+    parser.add_argument("--mix", type=Path, metavar="CHECKPOINT", help="of an earlier end of the same run")
+    parser.add_argument("--share", type=float, default=0.35, help="of --mix in the mean of the two's weights")
     options = parser.parse_args()
     state = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
     exact = options.out.with_suffix(".f32.gguf")
-    write(state["average" if options.average else "model"], Shape(**state["shape"]), options.tokenizer, exact)
+    weights = state["average" if options.average else "model"]
+    if options.mix:
+        other = torch.load(options.mix, map_location="cpu", weights_only=True)["model"]
+        share = options.share
+        weights = {name: share * other[name] + (1 - share) * one for name, one in weights.items()}
+    write(weights, Shape(**state["shape"]), options.tokenizer, exact)
     if options.type == "ALL_F32":
         exact.replace(options.out)
     else:

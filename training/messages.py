@@ -46,7 +46,8 @@ def expand(pattern: str, chance: random.Random) -> str:
         if not found:
             text, found = SLOT.subn(lambda m: "{" + WORDS[m.group(1)] + "}", text)
         if not found:
-            return " ".join(text.split()).replace(" .", ".").replace("?.", "?").replace("..", ".")
+            text = re.sub(r" +([.,?!])", r"\1", " ".join(text.split()))
+            return text.replace("?.", "?").replace("..", ".")
         pattern = text
 
 
