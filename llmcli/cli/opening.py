@@ -7,7 +7,7 @@ its process loads the model while we read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from llmcli import config, engines
 from llmcli.cli.environment import Environment
 from llmcli.paths import cache_dir, make_private
-from llmcli.templates import label_set
 
 if TYPE_CHECKING:
     from llmcli.cli.options import ModelOptions
@@ -96,21 +95,23 @@ def say_where(reference: str, env: Environment) -> None:
                 pass
 
 
-def say_unfit(chosen: Chosen, template: Template, values: Mapping[str, Any], env: Environment) -> None:
+def say_unfit(
+    chosen: Chosen, template: Template, values: Mapping[str, Any], labels: Sequence[str], env: Environment
+) -> None:
     """Tell that answers are guesses, where models.yaml says what the model can do and this is not of it."""
     entry = chosen.model.entry if chosen.model else None
     if entry and entry.made_for:
-        task = _unfit(entry.made_for, template, values)
+        task = _unfit(entry.made_for, template, values, labels)
         if task:
             name = chosen.reference
             env.note(f"{name} is not made for {task}: expect guesses; `llm models list` shows larger models")
 
 
-def _unfit(made_for: MadeFor, template: Template, values: Mapping[str, Any]) -> str:
+def _unfit(made_for: MadeFor, template: Template, values: Mapping[str, Any], labels: Sequence[str]) -> str:
     """What of this the model is not made for, in words; empty where it is."""
     known = made_for.templates.get(template.name) if template.source == "built in" else None
     if template.mode == "label" and not (known is not None and template.labels):
-        strange = [label for label in label_set(template, values) if label not in made_for.labels]
+        strange = [label for label in labels if label not in made_for.labels]
         shown = ", ".join(strange[:5]) + (", …" if len(strange) > 5 else "")
         return f"the label{'s' if len(strange) > 1 else ''} {shown}" if strange else ""
     if known is None:

@@ -97,12 +97,11 @@ def prepare(asked: Asked, env: Environment) -> Task:
     template = _for_model(asked, model)
     if chosen.kind == "document" and template.mode != "extract":
         model = model.to_run(texts="one")
-    if template.mode == "label":
-        label_set(template, values)
-    elif asked.output.probabilities:
+    labels = label_set(template, values) if template.mode == "label" else ()
+    if asked.output.probabilities and not labels:
         raise UsageError(f"--probabilities is for labels, and {template.name} has none", hint="leave it out")
     sampling = sampling_for(template, values, asked.sampling.given())
-    opening.say_unfit(model, template, values, env)
+    opening.say_unfit(model, template, values, labels, env)
     return Task(asked, template, values, sampling, chosen, model)
 
 
@@ -141,8 +140,9 @@ def _keep_the_input(chosen: Inputs, output: str | None, env: Environment) -> Non
 def _on_its_first_day(model: Chosen, output: str | None, env: Environment) -> Chosen:
     """A job of rows that is resumed renders the date of the day on which it began."""
     from llmcli.rows.journal import start_of
+    from llmcli.rows.output_file import resolved
 
-    begun = start_of(None if output is None else (env.cwd / output).resolve())
+    begun = start_of(None if output is None else resolved(env.cwd / output))
     return model.to_run(started=begun)
 
 

@@ -19,6 +19,7 @@ from llmcli.rows.columns import Outcome
 from llmcli.rows.job import Identity
 from llmcli.rows.journal import Journal
 from llmcli.rows.readers import Row
+from llmcli.rows.source import Source
 from llmcli.rows.tally import ErrorBudget, Tally
 from llmcli.rows.workers import Workers
 from llmcli.tasks.nouns import EMPTY, closing
@@ -184,3 +185,16 @@ def resumable(journal: Journal, tell: Callable[[str], None]) -> Iterator[None]:
         raise
     finally:
         journal.close()
+
+
+@contextmanager
+def spooled(source: Source, beside: Beside) -> Iterator[None]:
+    """What comes through a pipe, as a file; it is kept where there is something to resume."""
+    try:
+        source.spool_to(beside.spool)
+        yield
+    except BaseException:
+        if not beside.journal.exists():
+            beside.spool.unlink(missing_ok=True)
+        raise
+    beside.spool.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from llmcli.errors import LlmError, UsageError
@@ -55,9 +56,14 @@ class ResultColumns:
             names.append(f"{self.name}_spans")
         return [*names, self.error]
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every name of ours, of a column or a key."""
+        return frozenset((*self.flat, *self.keys))
+
     def check(self, taken: Iterable[str], where: str) -> None:
         """Raise UsageError where the input has a column of one of these names, or two of them are equal."""
-        clash = set(taken) & {*self.flat, *self.keys}
+        clash = self.names.intersection(taken)
         if self.error in clash:
             raise UsageError(
                 f"{where} already has a column {self.error!r}", hint="--error-as NAME renames ours"

@@ -9,8 +9,9 @@ of the file.
 from __future__ import annotations
 
 import csv
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 from llmcli.errors import UnreadableInput, UsageError
@@ -270,15 +271,15 @@ def unlike(names: Sequence[str]) -> tuple[str, ...]:
     >>> unlike(["id", "", "id", "id_2", ""])
     ('id', '', 'id_3', 'id_2', '_2')
     """
-    taken, seen = set(names), Counter[str]()
+    taken = set(names)
+    numbers: dict[str, Iterator[int]] = {}
     made = []
     for name in names:
         own = name
-        while seen[name] and own in taken:
-            own = f"{name}_{seen[name] + 1}"
-            seen[name] += own in taken
-        seen[name] += 1
-        taken.add(own)
+        if name in numbers:
+            own = next(new for number in numbers[name] if (new := f"{name}_{number}") not in taken)
+            taken.add(own)
+        numbers.setdefault(name, count(2))
         made.append(own)
     return tuple(made)
 

@@ -181,7 +181,8 @@ class Journal:
             return None
         number, kind, answer = found
         place, bit = divmod(number, 8)
-        self._found.extend(bytes(max(0, place + 1 - len(self._found))))
+        if place >= len(self._found):
+            self._found.extend(bytes(place + 1 - len(self._found)))
         self._found[place] |= 1 << bit
         return decode(kind, answer)
 

@@ -23,7 +23,7 @@ from llmcli.engines.base import Engine
 from llmcli.errors import LlmError, RowsFailed, Stopped, UsageError, cannot_write
 from llmcli.messages import Prompt
 from llmcli.output.json_text import to_json
-from llmcli.rows.batch import Batch, Beside, resumable
+from llmcli.rows.batch import Batch, Beside, resumable, spooled
 from llmcli.rows.columns import Outcome, ResultColumns, result_columns
 from llmcli.rows.formats import open_reader
 from llmcli.rows.job import Job, OutputFormat, Outside, RowOptions, identify, provenance
@@ -170,7 +170,7 @@ class _Run:
         """Through the journal, into a file that is complete or not there."""
         beside = Beside(output)
         format = output_format(output, self.options.output_format)
-        with Lock(beside.lock, str(output)), _spooled(self.source, beside):
+        with Lock(beside.lock, str(output)), spooled(self.source, beside):
             with self._reader() as reader:
                 identity = identify(self.job, self.workers.info, reader.field)
                 about = self._provenance(reader)
@@ -289,7 +289,7 @@ class _Run:
                 yield position, outcome
 
     def _without_clash(self, row: Row) -> Row:
-        ours = {*self.results.keys, *self.results.flat}
+        ours = self.results.names
         if row.record is not None and not row.record.keys().isdisjoint(ours):
             clash = ", ".join(repr(key) for key in row.record if key in ours)
             row.error = bad_row(self.source.name, row.number, f"already has {clash}")
@@ -373,19 +373,6 @@ class _Run:
         if any(cause != CAUSES["UnreadableInput"] for cause in summary.causes):
             hint += "; --retry-errors asks them again"
         return RowsFailed(message, hint=hint)
-
-
-@contextmanager
-def _spooled(source: Source, beside: Beside) -> Iterator[None]:
-    """What comes through a pipe, as a file; it is kept where there is something to resume."""
-    try:
-        source.spool_to(beside.spool)
-        yield
-    except BaseException:
-        if not beside.journal.exists():
-            beside.spool.unlink(missing_ok=True)
-        raise
-    beside.spool.unlink(missing_ok=True)
 
 
 def _text_or_error(row: Row) -> str | LlmError:

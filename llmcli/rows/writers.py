@@ -145,17 +145,15 @@ class JsonWriter:
     def write(self, row: Row, outcome: Outcome) -> None:
         """An object on a line."""
         items = self._results.items(outcome)
-        if self._verbatim and row.record is not None and (row.error is None or self._error not in row.record):
+        if self._verbatim and row.record is not None and self._error not in row.record:
             added = to_json({key: value for key, value in items.items() if key not in row.record})
             body = row.raw[:-1].rstrip()
             comma = "" if body.endswith("{") else ", "
             self._put(f"{body}{comma}{added[1:]}{row.ending}" if added != "{}" else row.raw + row.ending)
             return
         record = {key: _undecodable_shown(value) for key, value in self._reader.record(row).items()}
-        kept = (
-            {} if row.error is None else {key: value for key, value in record.items() if key != self._error}
-        )
-        self._put(to_json(record | items | kept) + "\n")
+        ours = {key: value for key, value in items.items() if key not in record or key == self._error}
+        self._put(to_json(record | ours) + "\n")
 
     def end(self) -> None:
         """Nothing is held."""
