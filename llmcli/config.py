@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from llmcli import paths
 from llmcli.errors import BadConfig, UsageError, from_os_error
+from llmcli.kv_types import KvType
 from llmcli.registry import nearest
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 PREFIX = "LLMCLI_"
 SPOKEN = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
-
-Positive = msgspec.Meta(ge=1)
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,7 +41,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gpu_layers: int | Literal["auto", "all"] = "auto"
     context: int | None = None
     parallel: int | None = None
-    kv_type: str | None = None
+    kv_type: KvType | None = None
     prefix_cache: int = 1000
     log: bool = True
     log_commands: bool = False
@@ -57,7 +56,7 @@ HELP: dict[str, str] = {
     "gpu_layers": "layers on the GPU: a number, auto (all that fit) or all",
     "context": "context window, in tokens",
     "parallel": "texts that are worked on together",
-    "kv_type": "number format of the KV cache, for example q8_0",
+    "kv_type": "number format of the KV cache: f16, or q8_0 for half the memory",
     "prefix_cache": "MB on disk for what templates put before a text, evaluated once; 0 for none",
     "log": "keep the history of chats",
     "log_commands": "keep in the history what text commands are asked and answer, as --log does",
@@ -206,11 +205,10 @@ def _problem(key: str, value: Any) -> str | None:
 def _kind(key: str) -> str:
     """What a setting's value must be, in words."""
     kind = get_type_hints(Config)[key]
-    choices = [str(one) for one in get_args(kind) if isinstance(one, str)]
-    if choices:
-        return f"one of {', '.join(choices)}"
+    choices = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
     words = {str: "a word", bool: "yes or no", "gpu_layers": "a number, auto or all"}
-    return words.get(key) or words.get(kind) or ("a word" if str in get_args(kind) else "a whole number")
+    said = words.get(key) or words.get(kind)
+    return said or (f"one of {', '.join(choices)}" if choices else "a whole number")
 
 
 def _from_words(key: str, words: str, source: str) -> Any:

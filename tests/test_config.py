@@ -63,6 +63,7 @@ def test_gpu_layers_are_a_number_or_a_word():
         ("context: 99999999999999999999\n", 1, "context: 99999999999999999999 is above 2147483647"),
         ("gpu_layers: 9999999999\n", 1, "gpu_layers: 9999999999 is above 2147483647"),
         ("theme: pink\n", 1, "theme: not one of auto, dark, light, none: 'pink'"),
+        ("kv_type: q9_9\n", 1, "kv_type: not one of f32, f16, q8_0, q5_1, q5_0, q4_1, q4_0: 'q9_9'"),
         ("log: 3\n", 1, "log: not yes or no: 3"),
         ("gpu_layers: some\n", 1, "gpu_layers: not a number, auto or all: 'some'"),
         ("gpu_layers: -1\n", 1, "gpu_layers: -1 is below 0"),

@@ -151,12 +151,17 @@ class Conversation:
         if not text:
             self._move([entry], "undone")
 
-    def retract_answer(self) -> bool:
-        """Take the last answer out of the context, so that it can be given anew; False if there is none."""
-        if self.last is None or self.last.role != "assistant":
-            return False
-        self._move([self.last], "undone")
-        return True
+    def retract_answer(self) -> Entry | None:
+        """Take the last answer out of the context, so that it can be given anew; gives it."""
+        answer = self.last
+        if answer is None or answer.role != "assistant":
+            return None
+        self._move([answer], "undone")
+        return answer
+
+    def restore(self, answer: Entry) -> None:
+        """Put back what `retract_answer` took out."""
+        self._move([answer], "context")
 
     def undo(self) -> Turn | None:
         """Take the last turn out of the context; gives it."""

@@ -31,7 +31,9 @@ def set_value(talk: Talk, rest: str) -> None:
     if not value:
         raise UsageError(f"{name} needs a value", hint=f"example: /set {name} {EXAMPLES[name]}")
     setter = SPECIAL.get(name)
-    if setter is not None:
+    if value == "default" and name not in ("keys", "plain"):
+        _set_default(talk, name)
+    elif setter is not None:
         setter(talk, value)
     else:
         _set_number(talk, name, value)
@@ -57,6 +59,16 @@ def _set_number(talk: Talk, name: str, value: str) -> None:
         talk.fixed_seed = number
     else:
         talk.draw_with(**{name: number})
+
+
+def _set_default(talk: Talk, name: str) -> None:
+    """As when the chat began."""
+    if name == "seed":
+        talk.fixed_seed = talk.first_seed
+    elif name == "context":
+        talk.change_model(talk.reference, talk.first_context)
+    else:
+        talk.forget(name)
 
 
 def _set_stop(talk: Talk, value: str) -> None:

@@ -70,7 +70,7 @@ COMMANDS = (
         "/set [NAME VALUE]", "Show or change a setting.", settings.set_value, "setting",
         more="temperature, top_k, top_p, min_p, max_tokens, seed, stop; context;\n"
         "keys (emacs, vi); plain (on, off)\n"
-        "/set temperature 0.2   /set max_tokens off   /set keys vi",
+        "/set temperature 0.2   /set temperature default   /set max_tokens off   /set keys vi",
     ),
     Command(
         "/read [FILE …|off]", "Attach files to the next message.", actions.read, "file",

@@ -136,12 +136,13 @@ class Talk:
         self.screen = screen
         self.signals = signals
         self.reference = reference
-        self._sampling = sampling
-        self._chosen = set(chosen)
-        self.context = context
+        self._sampling = self._first_sampling = sampling
+        self._first_chosen = frozenset(chosen)
+        self._chosen = set(self._first_chosen)
+        self.context = self.first_context = context
         self.thinking = thinking
         self.show_thinking = False
-        self.fixed_seed = seed
+        self.fixed_seed = self.first_seed = seed
         self.attachments: list[Attachment] = []
         self.template: tuple[Template, dict[str, object]] | None = None
         self.timing = Timing()
@@ -218,6 +219,12 @@ class Talk:
         self._sampling = replace(self._sampling, **chosen)
         self._chosen |= chosen.keys()
 
+    def forget(self, name: str) -> None:
+        """Draw answers with this field of Sampling as when the chat began."""
+        self._sampling = replace(self._sampling, **{name: getattr(self._first_sampling, name)})
+        if name not in self._first_chosen:
+            self._chosen.discard(name)
+
     def change_model(self, reference: str, context: int | None = None) -> None:
         """Go on with another model, or another context; the old one stays where that fails."""
         engine = self.doors.open_engine(reference, context)
@@ -272,16 +279,20 @@ class Talk:
 
     def regenerate(self) -> bool:
         """Answer the last message anew, with other random numbers; False when there is none."""
-        self.conversation.retract_answer()
+        replaced = self.conversation.retract_answer()
         last = self.conversation.last
         if last is None or last.role != "user":
             return False
         self._draws += 1
-        self.answer()
+        self.answer(replaced=replaced)
         return True
 
-    def answer(self, continuing: bool = False) -> State:
-        """Let the model answer, or write on at its last answer; shown and saved as it is written."""
+    def answer(self, continuing: bool = False, replaced: Entry | None = None) -> State:
+        """
+        Let the model answer, or write on at its last answer; shown and saved as it is written.
+
+        `replaced` is the answer that this one is to stand for; it comes back where no word comes.
+        """
         conversation, seed = self.conversation, self._seed()
         prompt = conversation.prompt(thinking=self.thinking and not continuing, continue_last=continuing)
         before = conversation.answers()[-1] if continuing else None
@@ -295,7 +306,10 @@ class Talk:
         items = follow(lambda: engine.stream(prompt, sampling), self.signals)
         state, usage = self._write_down(items, view, before)
         view.end(NOTES.get(state, "") if view.text or before else NOTHING_YET.get(state, ""))
-        if state == "failed" and not view.text and before is None:
+        if replaced is not None and not view.text:
+            conversation.restore(replaced)
+            self.screen.whisper("the answer before stays")
+        elif state == "failed" and not view.text and before is None:
             self._give_back()
         self._tell_trouble()
         if state in ("done", "length", "degenerate"):

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from llmcli.errors import UsageError
+from llmcli.kv_types import KvType
 
 if TYPE_CHECKING:
     from llmcli.config import Config
     from llmcli.engines.base import EngineOptions
     from llmcli.messages import Sampling
 
-KvType = Literal["f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 Format = Literal["text", "json", "jsonl", "csv", "tsv"]
 Cut = Literal["head", "tail", "middle"]
 

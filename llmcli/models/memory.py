@@ -12,18 +12,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from llmcli.kv_types import ELEMENT_BYTES
 from llmcli.models.gguf import GgufHeader
 
 UBATCH = 512  # tokens of one pass on a GPU; on a processor it is half of that
 CELLS = 256  # the KV cache grows in steps of so many tokens
 CONTEXTS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 1048576)
 SHARE = 0.5  # of the free memory, for context beside the weights: design, section 3
-
-# bytes of one element of the KV cache
-KV_TYPES: dict[str, float] = {
-    "f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
-    "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32,
-}  # fmt: skip
 
 
 class Memory(Struct, frozen=True):
@@ -46,7 +41,7 @@ def estimate(header: GgufHeader, context: int, sequences: int = 1, kv_type: str 
     Sliding windows count in full, since the engine keeps the whole context of them too.
     """
     cells = -(-context // CELLS) * CELLS
-    per_token = _kv_elements(header) * KV_TYPES[kv_type or "f16"]
+    per_token = _kv_elements(header) * ELEMENT_BYTES[kv_type or "f16"]
     kv = int(cells * per_token) + sequences * _state_bytes(header)
     widest = max(header.vocabulary, *_per_layer(header, "feed_forward_length", 0))
     compute = min(UBATCH, cells) * (widest + 2 * header.embedding) * 4

@@ -177,19 +177,33 @@ def test_after_a_second_of_silence_the_screen_says_what_it_waits_for(typist):
     assert "reading" not in chat.all
 
 
-def test_an_answer_that_was_stopped_before_its_first_word_can_be_asked_for_again(typist):
+def interrupt_when_asked(folder, times):
+    """Ctrl-C as soon as the scripted engine was asked so many times."""
+
     def interrupt():
-        log = typist.folder / "asked.jsonl"
-        while not (log.exists() and log.stat().st_size):
+        log = folder / "asked.jsonl"
+        while not log.exists() or len(log.read_text().splitlines()) < times:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
+
+
+def test_an_answer_that_was_stopped_before_its_first_word_can_be_asked_for_again(typist):
+    interrupt_when_asked(typist.folder, times=1)
     chat = typist.chat("go", "/continue", default="one two", delay=5.0, log="asked.jsonl")
 
     assert "stopped before the first word (/regen asks again)" in chat.all
     assert "there is no answer to go on with" in chat.all
     assert [m.content for m in chat.talk.conversation.messages()] == ["go"]
+
+
+def test_an_answer_stays_where_the_one_in_its_place_was_stopped_before_its_first_word(typist):
+    interrupt_when_asked(typist.folder, times=2)
+    chat = typist.chat("go", "/regen", "on", default="one two", delay=0.6, log="asked.jsonl")
+
+    assert "the answer before stays" in chat.all
+    assert [m.content for m in chat.talk.conversation.messages()] == ["go", "one two", "on", "one two"]
 
 
 def test_vi_keys_edit_as_vi_does(typist):

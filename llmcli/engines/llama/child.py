@@ -22,7 +22,6 @@ from pathlib import Path
 from llmcli import machine, paths
 from llmcli.engines.llama import amx, wire
 from llmcli.engines.llama.chat_template import ChatTemplate
-from llmcli.engines.llama.context import KV_TYPES
 from llmcli.engines.llama.library import (
     LoadError,
     Log,
@@ -47,6 +46,7 @@ from llmcli.engines.llama.requests import (
 from llmcli.engines.llama.scheduler import Scheduler
 from llmcli.engines.llama.tokens import Tokenizer
 from llmcli.errors import LlmError, ModelError, UsageError
+from llmcli.kv_types import GGML_TYPES
 from llmcli.messages import Completion, LabelScores, Piece
 
 # 50,000 unbroken characters need it: some vocabularies' regular expressions recurse per character.
@@ -99,9 +99,9 @@ class Child:
     # loading
 
     def _load(self, load: wire.Load) -> None:
-        if load.kv_type not in (None, *KV_TYPES):
+        if load.kv_type not in (None, *GGML_TYPES):
             raise UsageError(
-                f"{load.kv_type!r} is no type of a KV cache", f"known types: {', '.join(KV_TYPES)}"
+                f"{load.kv_type!r} is no type of a KV cache", f"known types: {', '.join(GGML_TYPES)}"
             )
         self._model = model = self._load_model(load)
         for path, scale in load.lora:

@@ -15,8 +15,7 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 
 from llmcli.engines.llama.library import Array, LoadError, Log, Model
-
-KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8}
+from llmcli.kv_types import GGML_TYPES
 
 
 class AbortSwitch:
@@ -79,7 +78,7 @@ class Context:
         if settings.flash_attention is not None:
             params.flash_attn_type = int(settings.flash_attention)
         if settings.kv_type is not None:
-            params.type_k = params.type_v = KV_TYPES[settings.kv_type]
+            params.type_k = params.type_v = GGML_TYPES[settings.kv_type]
         log.lines.clear()
         self._context = lib.llama_init_from_model(model._model, params)
         if not self._context:
