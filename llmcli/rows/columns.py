@@ -71,7 +71,10 @@ class ResultColumns:
         if clash:
             raise UsageError(f"{where} already has a column {min(clash)!r}", hint="--as NAME renames ours")
         if len(set(self.flat)) < len(self.flat) or len(set(self.keys)) < len(self.keys):
-            raise UsageError(f"two result columns have one name: {', '.join(self.flat)}", hint="--as NAME")
+            hint = "--as NAME and --error-as NAME rename ours"
+            if self.probabilities and "p" in self.labels:
+                hint = "without --probabilities, or as JSON Lines, a label may be called p"
+            raise UsageError(f"two result columns have one name: {', '.join(self.flat)}", hint=hint)
 
     def table_values(self, outcome: Outcome) -> list[Any]:
         """Typed values in the order of `flat`; None where there is none."""

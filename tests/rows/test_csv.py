@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmcli.errors import UsageError
+from llmcli.rows.columns import ResultColumns
 from llmcli.rows.csv_reader import Dialect, sniff
 
 GOOD = {"positive": 0.9, "neutral": 0.06, "negative": 0.04}
@@ -352,6 +354,14 @@ def test_a_column_of_ours_in_the_input_is_a_usage_error_before_the_first_row(
     assert hint in done.error.hint
     assert asked() == []
     assert batch.names() == ["in.csv"]
+
+
+def test_result_columns_of_one_name_say_what_to_do():
+    with pytest.raises(UsageError, match="--as NAME and --error-as NAME"):
+        ResultColumns("mood", error="mood").check([], "in.csv")
+    with pytest.raises(UsageError, match="without --probabilities"):
+        ResultColumns("size", labels=("p", "q"), probabilities=True).check([], "in.csv")
+    ResultColumns("size", labels=("p", "q")).check([], "in.csv")
 
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=12)
