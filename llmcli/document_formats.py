@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
+from llmcli.document_word import word_text
 from llmcli.errors import UnreadableInput
 
 _INSTALL = "pip install 'llmcli[documents]'"
@@ -30,6 +31,7 @@ def _names(line: str) -> frozenset[str]:
 
 _RAW = _names("script style iframe noembed noframes xmp")  # no tag but their own end counts inside them
 _DROPPED = _names("template noscript svg math select") | _RAW
+_SELF_CLOSING = _names("svg math")  # of another language than HTML: there `<svg/>` has no end tag
 _BLOCKS = _names(
     "address article aside blockquote body dd details dialog div dl dt fieldset figcaption figure footer "
     "form h1 h2 h3 h4 h5 h6 head header hr html li main nav ol p pre section summary table tbody td tfoot "
@@ -140,6 +142,8 @@ class _Page:
 
     def tag(self, name: str, rest: str) -> None:
         """A start tag, or an end tag when its name begins with a slash."""
+        if name in _SELF_CLOSING and rest.endswith("/"):
+            return
         if self._dropped:
             self._depth += {self._dropped: 1, "/" + self._dropped: -1}.get(name, 0)
             if self._depth == 0:
@@ -245,38 +249,17 @@ def pdf_text(data: bytes, where: str) -> str:
 
 
 def docx_text(data: bytes, where: str) -> str:
-    """The paragraphs and tables of a Word file (.docx), in order. Raises UnreadableInput."""
+    """The words of a Word file (.docx), see `document_word`. Raises UnreadableInput."""
     docx = _library("docx", f"{where} is a Word file")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(member.file_size for member in archive.infolist()) > _MAX_UNPACKED:
                 raise UnreadableInput(f"{where} unpacks to more than {_MAX_UNPACKED // 1_000_000} MB")
-        document = docx.Document(io.BytesIO(data))
-        return _clean("\n".join(_docx_lines(document)))
+        return _clean(word_text(docx.Document(io.BytesIO(data))))
     except UnreadableInput:
         raise
     except Exception as error:  # python-docx raises KeyError, lxml errors and more on broken files
         raise UnreadableInput(f"{where} is not a Word file that can be read: {_one_line(error)}") from error
-
-
-def _docx_lines(document: Any) -> Iterator[str]:
-    for item in document.iter_inner_content():
-        if hasattr(item, "rows"):
-            for row in item.rows:
-                yield " | ".join(" ".join(cell.text.split()) for cell in row.cells)
-            yield ""
-            continue
-        style = item.style.name if item.style is not None else ""
-        text = item.text.strip()
-        if not text:
-            continue
-        heading = re.fullmatch(r"Heading ([1-6])", style)
-        if heading or style == "Title":
-            text = "#" * (int(heading.group(1)) if heading else 1) + " " + " ".join(text.split())
-        elif style.startswith("List"):
-            yield f"- {text}"
-            continue
-        yield f"{text}\n"
 
 
 def _library(name: str, what: str) -> Any:

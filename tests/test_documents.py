@@ -301,10 +301,63 @@ def test_a_word_file_is_read_in_order(tmp_path):
     assert read_stream(io.BytesIO((tmp_path / "a.docx").read_bytes())) == text
 
 
+WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+RUN = "<w:r><w:t>{}</w:t></w:r>"
+
+
+@pytest.mark.parametrize(
+    ("inside", "read"),
+    [
+        (f"<w:ins>{RUN.format('new')}</w:ins><w:del><w:r><w:delText>old</w:delText></w:r></w:del>", "new"),
+        (f"<w:moveFrom>{RUN.format('moved')}</w:moveFrom>{RUN.format('here')}", "here"),
+        (f"<w:sdt><w:sdtContent>{RUN.format('controlled')}</w:sdtContent></w:sdt>", "controlled"),
+        (f"<w:hyperlink>{RUN.format('linked')}</w:hyperlink>", "linked"),
+        ("<w:r><w:t>a</w:t><w:tab/><w:t>b</w:t><w:br/><w:t>c</w:t><w:noBreakHyphen/></w:r>", "a\tb\nc-"),
+        (
+            f"<w:r><w:pict><w:txbxContent><w:p>{RUN.format('in a box')}</w:p></w:txbxContent></w:pict></w:r>",
+            "\n\nin a box",
+        ),
+    ],
+)  # fmt: skip
+def test_a_word_file_is_read_wherever_its_words_stand(tmp_path, inside, read):
+    docx = pytest.importorskip("docx")
+    document = docx.Document()
+    paragraph = document.add_paragraph("Before ")
+    for element in docx.oxml.parse_xml(f"<w:p {WORD}>{inside}</w:p>"):
+        paragraph._p.append(element)
+    document.save(tmp_path / "a.docx")
+
+    assert read_document(tmp_path / "a.docx") == ("Before " + read if read[0] != "\n" else "Before" + read)
+
+
+def test_a_word_files_tables_headers_and_footers_are_read(tmp_path):
+    docx = pytest.importorskip("docx")
+    document = docx.Document()
+    document.sections[0].header.paragraphs[0].text = "Lease"
+    document.sections[0].footer.paragraphs[0].text = "Confidential"
+    table = document.add_table(rows=2, cols=3)
+    table.cell(0, 0).merge(table.cell(0, 1)).text = "wide"
+    table.cell(1, 0).add_table(1, 1).cell(0, 0).text = "nested"
+    block = docx.oxml.parse_xml(
+        f"<w:sdt {WORD}><w:sdtContent><w:p>{RUN.format('controlled')}</w:p></w:sdtContent></w:sdt>"
+    )
+    document.element.body.insert(0, block)
+    document.save(tmp_path / "a.docx")
+
+    assert read_document(tmp_path / "a.docx") == (
+        "Lease\n\ncontrolled\n\nwide | \nnested |  | \n\nConfidential"
+    )
+
+
 def test_a_bad_word_file_is_one_line(tmp_path):
     pytest.importorskip("docx")
     with pytest.raises(UnreadableInput, match="not a Word file"):
         read_document(write(tmp_path, "a.docx", b"PK\x03\x04 broken"))
+
+
+@pytest.mark.parametrize("icon", ['<svg class="icon"/>', "<svg />", "<svg><math/></svg>", "<math/>"])
+def test_a_page_goes_on_behind_a_picture_without_an_end_tag(tmp_path, icon):
+    assert read_document(write(tmp_path, "a.html", f"<p>one</p>{icon}<p>two</p>".encode())) == "one\n\ntwo"
 
 
 @pytest.mark.parametrize(("library", "name"), [("pypdf", "a.pdf"), ("docx", "a.docx")])

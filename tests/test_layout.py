@@ -56,7 +56,6 @@ Heading
 
 
 WORDS = [
-    "title",
     "The bridge",
     "The bridge was closed for seven weeks because one of its pillars had",
     "moved, and it was not clear for how long that had been so.",
@@ -79,6 +78,39 @@ def test_only_the_words_change():
     for text in WORDS[::-1]:
         expected = expected.replace(text, text.upper())
     assert shout(REPORT) == expected
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "    for day in week:\n        print(day)\n\n        return x\n",
+        "\tmake install\n\tPATH=$HOME/bin\n",
+        "<div class=\"note\">\n</div>\n",
+        '<img src="a.png" alt="x"> <br/>\n',
+    ],
+)
+def test_code_and_tags_stay_as_they_are(kept):
+    assert shout(f"Before.\n\n{kept}\nAfter.\n") == f"BEFORE.\n\n{kept}\nAFTER.\n"
+    assert shout(kept) == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    Dear Sir or Madam,\n\n    your bridge is closed (again).\n",
+        "- an item\n\n    x = y(1), said the teacher, and that was all\n",
+        "A paragraph\n    f(x) = 1 goes on\n",
+        "---\nA line between two rules\n---\n",
+    ],
+)
+def test_prose_is_words_even_where_it_looks_like_code(text):
+    assert shout(text) == text.upper()
+
+
+def test_a_table_may_have_no_bars_around_it():
+    text = "See:\n\nDay | Hours\n--- | ---\nMonday | nine to five\n\nThat | is all.\n"
+    assert words(text) == ["See:", "Day", "Hours", "Monday", "nine to five", "That | is all."]
+    assert shout(text) == text.upper()
 
 
 def test_a_wrapped_paragraph_is_one_text():

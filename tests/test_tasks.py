@@ -445,6 +445,14 @@ def test_a_long_paragraph_is_translated_in_pieces():
     assert result.chunks > 10
 
 
+@pytest.mark.parametrize("engine", [Script, lambda **script: Threaded(Script(**script))])
+def test_paragraphs_behind_a_long_one_are_translated_too(engine):
+    long = " ".join(f"w{number}" for number in range(150))
+    text = "\n\n".join(["one", long, *map(str.upper, "abcdefghij"), long, "end"])
+    results = dict(Task("translate", engine(default="{last}", context=120), to="de").run([text, "next"]))
+    assert [results[0].text, results[1].text] == [text, "next"]
+
+
 def test_a_failed_paragraph_fails_its_text_only():
     script = Script(default="{last}", fail={"bad": "UnusableAnswer: no"})
     results = dict(Task("translate", Threaded(script), to="de").run(["a\n\nbad\n\nc", "d"]))

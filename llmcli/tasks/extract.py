@@ -41,6 +41,8 @@ class Candidate(Span, frozen=True):
 class Extract:
     """One prompt a sentence, the document first, so that the engine reads it once."""
 
+    mends = ()
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self._wanted = SENTENCES.get(str(task.values.get("length")), SENTENCES["medium"])

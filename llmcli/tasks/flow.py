@@ -34,7 +34,13 @@ class Work(Generic[A]):
 
 
 class Way(Protocol[A]):
-    """A way to answer: what to ask about a text, how to ask it, and what the answers come to."""
+    """
+    A way to answer: what to ask about a text, how to ask it, and what the answers come to.
+
+    `mends` are the errors of one item that `finish` gets over, if it has the other items' answers.
+    """
+
+    mends: tuple[type[LlmError], ...]
 
     def plan(self, text: str) -> Sequence[Any]:
         """The items of a text that need an answer each."""
@@ -120,7 +126,7 @@ class _Desk(Generic[A]):
         with self._lock:
             work.answers[index] = answer
             work.left -= 1
-            work.failed = work.failed or isinstance(answer, LlmError)
+            work.failed |= isinstance(answer, LlmError) and not isinstance(answer, self._way.mends)
             return work if work.left == 0 else None
 
     def _skip(self, work: Work[A], number: int) -> None:

@@ -19,6 +19,8 @@ from llmcli.templates import render, renderer
 class Generate:
     """One prompt a text; a text over the context is read in parts where the template can join them."""
 
+    mends = ()
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self._render = renderer(task.template, task.values)

@@ -18,6 +18,8 @@ _MARGIN = 8  # tokens a label may take more in its place than alone
 class Label:
     """One prompt a text, all labels scored on it. A text over the context is refused, or cut on request."""
 
+    mends = ()
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self._render = renderer(task.template, task.values)

@@ -40,10 +40,17 @@ _MARK = re.compile(
     r"(?P<quote>\s*(?:>\s?)*)(?P<mark>(?:\s*(?:#{1,6}|[-*+•–]|\d{1,3}[.)]|[a-zA-Z]\))\s+(?:\[[ xX]\]\s+)?)*)"
 )
 _FENCE = re.compile(r"\s*(?:>\s?)*(```+|~~~+)")
-# A line that is nothing but an address, a picture, or where a link leads. Linear, whatever the line holds.
+# A line that is nothing but an address, a picture, tags, or where a link leads. Linear, whatever it holds.
 _ADDRESS = re.compile(
-    r'\s*(?:\[[^\]]+\]:\s*\S+|<[^\s>]+>|https?://\S+|!\[[^\]]*\]\([^)]*\))(?:\s+"[^"]*")?\s*\Z'
+    r'\s*(?:\[[^\]]+\]:\s*\S+|<[^\s>]+>|https?://\S+|!\[[^\]]*\]\([^)]*\)|(?:</?[a-zA-Z][^<>]*>\s*)+)(?:\s+"[^"]*")?\s*\Z'
 )
+_SETTING = re.compile(r"[\w-]+\s*:(?:\s|\Z)")
+_INDENTED = re.compile(r"(?: {4}| {0,3}\t)\s*\S")
+_LISTED = re.compile(r"\s*(?:[-*+•–]|\d{1,3}[.)])\s|\s+\S")
+_CODE = re.compile(
+    r"\w\(|[={}<>;$\\`|]|[:{}()\[\]]\s*\Z|\A\s*(?:#|//|-{1,2}\w|(?:return|import|from|def|else)\b)"
+)
+_RULE = re.compile(r"\s*\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)+\|?\s*\Z")  # under the head of a table
 _SENTENCE_END = re.compile(r"[.!?…。！？:;]['\"”’)\]]*\Z")
 _CELL = re.compile(r"((?<!\\)\|)")
 _NOT_FIRST = tuple("。，、！？；：」』）")  # no line begins with one of these
@@ -110,22 +117,15 @@ def _cut_near(words: str, start: int, wanted: int) -> int:
 
 
 def _parts(text: str) -> Iterator[Part]:
-    fence = ""
     block: list[tuple[str, str, str]] = []  # lines that may be one paragraph: before, words, after
     lines = text.split("\n")
-    for number, line in enumerate(lines):
+    for number, (line, kept, row) in enumerate(zip(lines, _kept(lines), _rows(lines))):
         end = "\n" if number < len(lines) - 1 else ""
-        opened = _FENCE.match(line)
-        plain = fence or opened or not any(map(str.isalpha, line)) or _ADDRESS.match(line)
-        if plain or _is_row(line):
+        if kept or row:
             yield from _block_parts(block)
             block = []
-            yield from _row(line) if not plain else (line,)
+            yield from (line,) if kept else _row(line)
             yield end
-            if opened and not fence:
-                fence = opened[1]
-            elif opened and opened[1].startswith(fence) and line.strip().endswith(opened[1]):
-                fence = ""
             continue
         framed = _framed(line)
         if block and not _continues(block, framed):
@@ -133,6 +133,56 @@ def _parts(text: str) -> Iterator[Part]:
             block = []
         block.append((framed[0], framed[1], framed[2] + end))
     yield from _block_parts(block)
+
+
+def _kept(lines: Sequence[str]) -> list[bool]:
+    """Of every line, whether it stays as it is."""
+    kept = [not any(map(str.isalpha, line)) or _ADDRESS.match(line) is not None for line in lines]
+    fence = ""
+    for number, line in enumerate(lines):
+        opened = _FENCE.match(line)
+        kept[number] = bool(kept[number] or fence or opened)
+        if opened and not fence:
+            fence = opened[1]
+        elif opened and opened[1].startswith(fence) and line.strip().endswith(opened[1]):
+            fence = ""
+    for start, end in (*_settings(lines), *_indented_code(lines)):
+        kept[start:end] = [True] * (end - start)
+    return kept
+
+
+def _settings(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where the settings before a Markdown file's first line stand (YAML between two lines of dashes)."""
+    if lines[0].rstrip() == "---" and len(lines) > 1 and _SETTING.match(lines[1]):
+        ends = [number for number, line in enumerate(lines[1:], 2) if line.rstrip() in ("---", "...")]
+        yield from ((0, end) for end in ends[:1])
+
+
+def _indented_code(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """
+    Where code stands that is marked by its indentation alone, behind a blank line and outside a list.
+
+    Prose is indented too, so half of the lines must look like code.
+    """
+    start, listed = 0, False
+    for is_indented, run in groupby(lines, key=lambda line: not line.strip() or bool(_INDENTED.match(line))):
+        block = list(run)
+        if is_indented and not listed and (start == 0 or not block[0].strip()):
+            said = [line for line in block if line.strip()]
+            if 2 * sum(_CODE.search(line) is not None for line in said) >= max(1, len(said)):
+                yield start, start + len(block)
+        elif not is_indented:
+            listed = _LISTED.match(block[-1]) is not None
+        start += len(block)
+
+
+def _rows(lines: Sequence[str]) -> Iterator[bool]:
+    """Of every line, whether it is a row of a table: between bars, or around a line of dashes and bars."""
+    inside = False
+    for number, line in enumerate(lines):
+        ruled = _RULE.match(lines[number + 1]) is not None if number + 1 < len(lines) else False
+        inside = "|" in line and (inside or ruled or _RULE.match(line) is not None)
+        yield inside or (line.lstrip().startswith("|") and len(_CELL.findall(line)) > 1)
 
 
 def _framed(line: str) -> tuple[str, str, str]:
@@ -204,10 +254,6 @@ def _joined(lines: Iterable[str]) -> str:
         glued = not text or (_WIDE.match(text[-1]) and _WIDE.match(line[0]))
         text += line if glued else " " + line
     return text
-
-
-def _is_row(line: str) -> bool:
-    return line.lstrip().startswith("|") and len(_CELL.findall(line)) > 1
 
 
 def _row(line: str) -> Iterator[Part]:

@@ -27,6 +27,8 @@ _REASONS: tuple[FinishReason, ...] = ("cancelled", "degenerate", "length", "stop
 class Paragraphs:
     """One prompt a paragraph."""
 
+    mends = (InputTooLong,)
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self._render = renderer(task.template, task.values)
