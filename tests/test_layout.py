@@ -85,7 +85,7 @@ def test_only_the_words_change():
     [
         "    for day in week:\n        print(day)\n\n        return x\n",
         "\tmake install\n\tPATH=$HOME/bin\n",
-        "<div class=\"note\">\n</div>\n",
+        '<div class="note">\n</div>\n',
         '<img src="a.png" alt="x"> <br/>\n',
     ],
 )

@@ -480,6 +480,8 @@ def test_facts_come_as_the_json_that_was_asked_for():
     [
         ('{"name": ', "not JSON"),
         ("Sure!", "not JSON"),
+        ("[" * 20_000, "not JSON"),
+        ('{"name": NaN, "date": 1}', "not JSON"),
         ('{"name": "x"}', "lacks 'date'"),
         ("[1]", "lacks 'name'"),
     ],

@@ -23,28 +23,32 @@ if TYPE_CHECKING:
     from llmcli.cli.inputs import Item, Kind
     from llmcli.cli.options import OutputOptions
     from llmcli.engines.base import Engine
+    from llmcli.rows.columns import ResultColumns
     from llmcli.tasks import Result
 
 ENDINGS = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 OF_RECORDS = {
-    *("source", "row", "method", "error", "finish_reason", "tokens", "model", "template", "chunks"),
+    *("source", "row", "method", "finish_reason", "tokens", "model", "template", "chunks"),
     *("spans", "thinking", "provenance"),
 }  # what JSON says beside the result
 NOT_WRITTEN = {".xlsx", ".xls", ".ods", ".docx", ".doc", ".odt", ".pdf", ".zip", ".sqlite", ".db"}
 BAR_WIDTH = 30  # columns of a full probability bar
 
-_BREAKS = dict.fromkeys([*range(9, 14), 0x85, 0x2028, 0x2029], " ")  # what ends a cell or a line
 
 Write = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one text: a result or an error."""
+    """What came of one text."""
 
     item: Item
-    result: Result | None
-    error: LlmError | None = None
+    outcome: Result | LlmError
+
+    @property
+    def result(self) -> Result | None:
+        """The result; None where there is an error."""
+        return None if isinstance(self.outcome, LlmError) else self.outcome
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,9 @@ class Shape:
     """What all answers of a run have in common."""
 
     kind: Kind
-    name: str
+    columns: ResultColumns
     template: str
     engine: Engine
-    labels: tuple[str, ...] | None
-    probabilities: bool
-    spans: bool
     headings: bool
     bars: bool
 
@@ -70,7 +71,7 @@ def as_text(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
     for number, answer in enumerate(answers):
         if answer.result is None:
             continue
-        if shape.labels:
+        if shape.columns.labels:
             yield _label_line(shape, answer)
         else:
             yield _heading(shape, answer, number) + _ended(answer.result.text)
@@ -86,9 +87,9 @@ def as_json(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
 
 def as_csv(shape: Shape, answers: Iterator[Answer], delimiter: str = ",") -> Iterator[str]:
     """A table with a header."""
-    yield _csv_line(["source", *_columns(shape)], delimiter)
+    yield _csv_line(["source", *shape.columns.flat], delimiter)
     for answer in answers:
-        yield _csv_line([answer.item.shown, *_cells(shape, answer)], delimiter)
+        yield _csv_line([answer.item.shown, *shape.columns.cells(answer.outcome)], delimiter)
 
 
 def as_tsv(shape: Shape, answers: Iterator[Answer]) -> Iterator[str]:
@@ -118,6 +119,10 @@ def form_name(options: OutputOptions, kind: Kind) -> str:
         raise UsageError(
             f"{options.output}: no {ending} is written", hint="name it .txt, .csv, .jsonl or .parquet"
         )
+    if ending == ".json" and kind in ("rows", "lines"):
+        raise UsageError(
+            f"{options.output}: rows are written as JSON Lines, one object a line", hint="name it .jsonl"
+        )
     if ending == ".parquet" and kind not in ("rows", "lines"):
         raise UsageError(
             "Parquet is written for rows only", hint="give a .csv, .jsonl or .parquet file, or --lines"
@@ -125,51 +130,30 @@ def form_name(options: OutputOptions, kind: Kind) -> str:
     return ENDINGS.get(ending, "text")
 
 
-def check_name(name: str, form: str, kind: Kind) -> None:
-    """Raise UsageError where the result would take the place of something else that is written with it."""
+def check_names(columns: ResultColumns, form: str, kind: Kind) -> None:
+    """Raise UsageError where a result would take the place of something else that is written with it."""
     of_texts = kind not in ("rows", "lines")
     if form == "json" or (form == "jsonl" and of_texts):
         taken = OF_RECORDS
     elif form in ("csv", "tsv") and of_texts:
-        taken = {"source", "error"}
+        taken = {"source"}
     else:  # rows are checked when their columns are known
         return
-    if name in taken:
-        raise UsageError(f"the result cannot be called {name!r}: {form} has that already", hint="--as NAME")
+    if columns.name in taken | {columns.error}:
+        said = f"the result cannot be called {columns.name!r}: {form} has that already"
+        raise UsageError(said, hint="--as NAME")
+    if columns.error in taken:
+        said = f"the error cannot be called {columns.error!r}: {form} has that already"
+        raise UsageError(said, hint="--error-as NAME")
+    columns.check((), "the result")
 
 
 def record(shape: Shape, answer: Answer) -> dict[str, Any]:
     """One answer as a JSON object."""
-    result = answer.result
-    made: dict[str, Any] = {"source": answer.item.shown, shape.name: result.text if result else None}
-    if shape.labels:
-        made[f"{shape.name}_p"] = _rounded(result.p) if result else None
-        made[f"{shape.name}_probabilities"] = (
-            {label: _rounded(p) for label, p in (result.probabilities or {}).items()} if result else None
-        )
-        made["method"] = result.method if result else None
-    made["error"] = str(answer.error) if answer.error else None
-    if result is not None:
-        made["finish_reason"] = result.finish_reason
-        made["tokens"] = {"prompt": result.usage.prompt, "answer": result.usage.answer}
-    made["model"] = shape.engine.info.model
-    made["template"] = shape.template
-    if result is not None:
-        made["chunks"] = result.chunks
-        if shape.spans:
-            made["spans"] = [
-                {
-                    "text": span.text,
-                    "line": span.line,
-                    "start": span.start,
-                    "end": span.end,
-                    "p": _rounded(span.p),
-                }
-                for span in result.spans
-            ]
-        if result.thinking:
-            made["thinking"] = result.thinking
-    return made
+    made = {"source": answer.item.shown, **shape.columns.record(answer.outcome)}
+    if answer.result is not None and answer.result.thinking:
+        made["thinking"] = answer.result.thinking
+    return {**made, "model": shape.engine.info.model, "template": shape.template}
 
 
 @contextmanager
@@ -195,26 +179,6 @@ def destination(output: str | None, env: Environment) -> Iterator[Write]:
 
 def _put(file: BinaryIO, text: str) -> None:
     file.write(to_bytes(text))
-
-
-def _columns(shape: Shape) -> list[str]:
-    columns = [shape.name]
-    if shape.labels:
-        columns.append(f"{shape.name}_p")
-        if shape.probabilities:
-            columns += [f"{shape.name}_{label}" for label in shape.labels]
-    return [*columns, "error"]
-
-
-def _cells(shape: Shape, answer: Answer) -> list[str]:
-    result = answer.result
-    cells = [result.text if result else ""]
-    if shape.labels:
-        cells.append(_four(result.p) if result else "")
-        if shape.probabilities:
-            known = (result.probabilities or {}) if result else {}
-            cells += [_four(known.get(label)) for label in shape.labels]
-    return [*cells, str(answer.error) if answer.error else ""]
 
 
 def _csv_line(cells: list[str], delimiter: str) -> str:
@@ -264,10 +228,6 @@ def _flat(text: str) -> str:
     return text.replace("\r\n", " ").translate(
         {9: " ", 10: " ", 11: " ", 12: " ", 13: " ", 0x85: " ", 0x2028: " ", 0x2029: " "}
     )
-
-
-def _rounded(p: float | None) -> float | None:
-    return None if p is None else round(p, 4)
 
 
 def _four(p: float | None) -> str:

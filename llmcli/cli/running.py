@@ -22,11 +22,12 @@ from llmcli.cli.results import Answer
 from llmcli.cli.tally import Tally
 from llmcli.cli.thinking import ThinkingEngine
 from llmcli.errors import LlmError, RowsFailed, UsageError
-from llmcli.templates import Template, check_values, label_set, render, sampling_for, with_overrides
+from llmcli.templates import Template, check_values, label_set, sampling_for, with_overrides
 
 if TYPE_CHECKING:
     from llmcli.engines.base import Engine
-    from llmcli.messages import Sampling
+    from llmcli.messages import Prompt, Sampling
+    from llmcli.rows.columns import ResultColumns
     from llmcli.tasks import Result
 
 
@@ -60,6 +61,7 @@ class Task:
     sampling: Sampling
     chosen: Inputs
     model: Chosen
+    columns: ResultColumns
 
 
 def run(asked: Asked, env: Environment) -> None:
@@ -82,12 +84,13 @@ def run(asked: Asked, env: Environment) -> None:
 
 def prepare(asked: Asked, env: Environment) -> Task:
     """Check everything that can be checked before a model is loaded."""
+    from llmcli.rows.columns import columns_of
+
     _check_names(asked)
     chosen = inputs.choose(asked.files, asked.input, env, asked.example, asked.rows.input_format)
     if chosen.kind not in ("rows", "lines"):
         _refuse_row_options(asked)
     form = results.form_name(asked.output, chosen.kind)
-    results.check_name(asked.output.as_name or asked.template.name, form, chosen.kind)
     _keep_the_input(chosen, asked.output.file, env)
     values = check_values(asked.template, asked.values)
     model = opening.choose(env, asked.model)
@@ -102,7 +105,15 @@ def prepare(asked: Asked, env: Environment) -> Task:
         raise UsageError(f"--probabilities is for labels, and {template.name} has none", hint="leave it out")
     sampling = sampling_for(template, values, asked.sampling.given())
     opening.say_unfit(model, template, values, labels, env)
-    return Task(asked, template, values, sampling, chosen, model)
+    columns = columns_of(
+        template,
+        values,
+        asked.output.as_name,
+        asked.rows.error_as,
+        probabilities=asked.output.probabilities,
+    )
+    results.check_names(columns, form, chosen.kind)
+    return Task(asked, template, values, sampling, chosen, model, columns)
 
 
 def _refuse_row_options(asked: Asked) -> None:
@@ -178,12 +189,9 @@ def _run_texts(task: Task, engine: Engine, env: Environment) -> None:
     tally = Tally(env, task.chosen.kind == "document", output.show_thinking)
     shape = results.Shape(
         kind=task.chosen.kind,
-        name=output.as_name or task.template.name,
+        columns=task.columns,
         template=task.template.name,
         engine=engine,
-        labels=label_set(task.template, task.values) if task.template.mode == "label" else None,
-        probabilities=output.probabilities,
-        spans=task.template.mode == "extract",
         headings=not env.quiet,
         bars=env.stdout_is_terminal and not env.quiet and not output.file,
     )
@@ -217,11 +225,10 @@ def _answers(task: Task, engine: Engine, tally: Tally, keep: Keep, env: Environm
         for item, outcome in ready:
             if isinstance(outcome, LlmError):
                 tally.failed(item, outcome)
-                yield Answer(item, None, outcome)
             else:
                 tally.answered(item, outcome)
                 keep(item.text, outcome.text)
-                yield Answer(item, outcome)
+            yield Answer(item, outcome)
 
 
 def _streams(task: Task, form: str, env: Environment) -> bool:
@@ -268,11 +275,11 @@ def _stream(task: Task, engine: Engine, tally: Tally, keep: Keep, env: Environme
 
 def _run_rows(task: Task, engine: Engine | None, env: Environment) -> None:
     """Hand rows to `llmcli.rows`, one file at a time."""
-    from llmcli.rows import job as batch
+    from llmcli.rows import job as jobs
     from llmcli.rows.runner import run_rows
 
     asked, output = task.asked, task.asked.output
-    job = batch.Job(
+    job = jobs.Job(
         template=task.template,
         values=task.values,
         sampling=task.sampling,
@@ -286,7 +293,7 @@ def _run_rows(task: Task, engine: Engine | None, env: Environment) -> None:
         raise UsageError("a table is made of one input file", hint="one call for each")
     failures: list[RowsFailed] = []
     for name in task.chosen.files:
-        options = batch.RowOptions(
+        options = jobs.RowOptions(
             source=None if name == inputs.STDIN else env.cwd / name,
             input_format="lines" if task.chosen.kind == "lines" else asked.rows.input_format,
             field=asked.input.field,
@@ -323,20 +330,27 @@ def _run_rows(task: Task, engine: Engine | None, env: Environment) -> None:
 
 def _dry_run(task: Task, engine: Engine, env: Environment) -> None:
     """Show what the model would be asked, and how long it is; ask nothing."""
+    from llmcli.tasks import prompts_of
+
+    form = results.form_name(task.asked.output, task.chosen.kind)
     tally = Tally(env, single=task.chosen.kind == "document")
     for item in task.chosen.items(env):
         if item.error is not None:
             tally.failed(item, item.error)
             continue
-        prompt = render(task.template, item.text, task.values)
-        tokens = engine.count_tokens([prompt])[0]
-        if results.form_name(task.asked.output, task.chosen.kind) == "text":
-            for message in prompt.messages:
-                env.write(f"[{message.role}]\n{message.content}\n\n")
-            env.write(f"{tokens:,} tokens of {engine.info.context:,}\n")
-        else:
-            messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-            shown = {"source": item.shown, "messages": messages}
-            numbers = {"tokens": tokens, "context": engine.info.context}
-            env.write_json({**shown, **numbers})
+        prompts = prompts_of(task.template, item.text, engine, task.values)
+        for prompt, tokens in zip(prompts, engine.count_tokens(prompts)):
+            _show_prompt(item, prompt, tokens, form, engine.info.context, env)
     tally.finish()
+
+
+def _show_prompt(item: Item, prompt: Prompt, tokens: int, form: str, context: int, env: Environment) -> None:
+    if form == "text":
+        for message in prompt.messages:
+            env.write(f"[{message.role}]\n{message.content}\n\n")
+        env.write(f"{tokens:,} tokens of {context:,}\n")
+    else:
+        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        env.write_json({"source": item.shown, "messages": messages, "tokens": tokens, "context": context})
+    if context and tokens > context:
+        env.note("longer than the context: read in parts where the template can, else refused")

@@ -7,15 +7,17 @@ Rows keep every column they came with. An outcome is a Result or, where the row 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmcli.errors import LlmError, UsageError
-from llmcli.rows.job import Job, RowOptions
 from llmcli.tasks import Result
-from llmcli.templates import label_set
+from llmcli.templates import Template, label_set
+
+if TYPE_CHECKING:
+    from llmcli.rows.job import Job, RowOptions
 
 Outcome = Result | LlmError
 DECIMALS = 4
@@ -104,6 +106,20 @@ class ResultColumns:
             values.append([_span(span) for span in outcome.spans])
         return dict(zip(self.keys, [*values, failure(outcome)]))
 
+    def record(self, outcome: Outcome) -> dict[str, Any]:
+        """What `--json` says of an outcome: the result, and how it came about; null where there is none."""
+        made = self.items(outcome)
+        spans = made.pop(f"{self.name}_spans", None)
+        result = None if isinstance(outcome, LlmError) else outcome
+        if self.labels:
+            made["method"] = result and result.method
+        made["finish_reason"] = result and result.finish_reason
+        made["tokens"] = result and {"prompt": result.usage.prompt, "answer": result.usage.answer}
+        made["chunks"] = result and result.chunks
+        if self.spans:
+            made["spans"] = spans
+        return made
+
 
 def failure(outcome: Outcome) -> str | None:
     """
@@ -118,12 +134,24 @@ def failure(outcome: Outcome) -> str | None:
 
 def result_columns(job: Job, options: RowOptions) -> ResultColumns:
     """The columns that a job adds."""
-    template = job.template
+    name, error = options.name, options.error_name
+    return columns_of(job.template, job.values, name, error, probabilities=options.probabilities)
+
+
+def columns_of(
+    template: Template,
+    values: Mapping[str, Any],
+    name: str | None = None,
+    error: str = "error",
+    *,
+    probabilities: bool = False,
+) -> ResultColumns:
+    """The columns of a template's results; they are called after the template where `name` is None."""
     return ResultColumns(
-        name=options.name or template.name,
-        error=options.error_name,
-        labels=tuple(label_set(template, job.values)) if template.mode == "label" else (),
-        probabilities=options.probabilities,
+        name=name or template.name,
+        error=error,
+        labels=tuple(label_set(template, values)) if template.mode == "label" else (),
+        probabilities=probabilities,
         spans=template.mode == "extract",
     )
 

@@ -117,15 +117,7 @@ class RecordWriter:
         """An object on a line."""
         about = self._about
         record: dict[str, Any] = {"source": about["source"], "row": row.number}
-        record |= self._results.items(outcome)
-        if not isinstance(outcome, LlmError):
-            if self._results.labels:
-                record["method"] = outcome.method
-            record["finish_reason"] = outcome.finish_reason
-            record["tokens"] = {"prompt": outcome.usage.prompt, "answer": outcome.usage.answer}
-            record["chunks"] = outcome.chunks
-        if self._results.spans:  # no column of the input is here that could have this name
-            record["spans"] = record.pop(f"{self._results.name}_spans")
+        record |= self._results.record(outcome)
         record |= {"model": about["model"]["name"], "template": about["template"]["name"]}
         self._put(to_json(record | {"provenance": about}) + "\n")
 

@@ -41,7 +41,7 @@ class Candidate(Span, frozen=True):
 class Extract:
     """One prompt a sentence, the document first, so that the engine reads it once."""
 
-    mends = ()
+    mends: tuple[type[LlmError], ...] = ()
 
     def __init__(self, task: Task) -> None:
         self.task = task

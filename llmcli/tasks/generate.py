@@ -19,7 +19,7 @@ from llmcli.templates import render, renderer
 class Generate:
     """One prompt a text; a text over the context is read in parts where the template can join them."""
 
-    mends = ()
+    mends: tuple[type[LlmError], ...] = ()
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -141,6 +141,10 @@ def result_of(task: Task, completion: Completion) -> Result:
     )
 
 
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def _check_json(text: str, completion: Completion, schema: str) -> None:
     """A grammar holds a model to its schema; a cut answer, and a server without grammars, are found here."""
     if completion.finish_reason == "length":
@@ -150,8 +154,8 @@ def _check_json(text: str, completion: Completion, schema: str) -> None:
             )
         )
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise Failed(UnusableAnswer(f"the answer is not JSON: {error}")) from error
     required = json.loads(schema).get("required", [])
     missing = [name for name in required if not isinstance(value, dict) or name not in value]

@@ -18,7 +18,7 @@ _MARGIN = 8  # tokens a label may take more in its place than alone
 class Label:
     """One prompt a text, all labels scored on it. A text over the context is refused, or cut on request."""
 
-    mends = ()
+    mends: tuple[type[LlmError], ...] = ()
 
     def __init__(self, task: Task) -> None:
         self.task = task

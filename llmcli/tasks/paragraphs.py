@@ -6,6 +6,7 @@ All paragraphs of a text are in flight together. One that exceeds the context is
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ _REASONS: tuple[FinishReason, ...] = ("cancelled", "degenerate", "length", "stop
 class Paragraphs:
     """One prompt a paragraph."""
 
-    mends = (InputTooLong,)
+    mends: tuple[type[LlmError], ...] = (InputTooLong,)
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -56,16 +57,13 @@ class Paragraphs:
         layout = parts(_body(text))
         items = [part for part in layout if isinstance(part, Paragraph)]
         found: dict[int, Result] = {}
-        shown = 0
+        front = _Front(layout)
         with closing(self.ask(self.prompt(text, item) for item in items)) as answers:
             for place, answer in answers:
                 found[place] = self._answer(items[place], answer)
-                ready = "".join(_ready(layout, found))
-                yield ready[shown:]
-                shown = len(ready)
-        result = _result(layout, [found[place] for place in range(len(items))])
-        yield result.text[shown:]
-        yield result
+                yield front.take(found)
+        yield front.take(found)
+        yield _result(layout, [found[place] for place in range(len(items))])
 
     def _answer(self, item: Paragraph, answer: Completion | LlmError | None) -> Result:
         error = too_long(answer)
@@ -97,21 +95,28 @@ def _body(text: str) -> str:
     return text[:-1] if text.endswith("\n") and not text.endswith("\n\n") else text
 
 
-def _ready(layout: Sequence[Part], found: Mapping[int, Result]) -> Iterator[str]:
-    """The parts up to the first paragraph without an answer."""
-    place = 0
-    for part in layout:
-        if isinstance(part, str):
-            yield part
-        elif place in found:
-            yield written(part, found[place].text)
-            place += 1
-        else:
-            return
+class _Front:
+    """The parts of a text in order, each given once: as soon as it and all before it are there."""
+
+    def __init__(self, layout: Sequence[Part]) -> None:
+        self._parts = deque(layout)
+        self._place = 0  # of the next paragraph
+
+    def take(self, found: Mapping[int, Result]) -> str:
+        """What can be written now and could not before."""
+        ready = []
+        while self._parts and (isinstance(self._parts[0], str) or self._place in found):
+            part = self._parts.popleft()
+            if isinstance(part, str):
+                ready.append(part)
+            else:
+                ready.append(written(part, found[self._place].text))
+                self._place += 1
+        return "".join(ready)
 
 
 def _result(layout: Sequence[Part], answers: Sequence[Result]) -> Result:
-    text = "".join(_ready(layout, dict(enumerate(answers))))
+    text = _Front(layout).take(dict(enumerate(answers)))
     return msgspec.structs.replace(_together(answers), text=text)
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from llmcli.engines.base import Engine
 from llmcli.errors import InputTooLong, LlmError
-from llmcli.messages import Sampling
+from llmcli.messages import Prompt, Sampling
 from llmcli.tasks.extract import Extract
 from llmcli.tasks.flow import Way, flow
 from llmcli.tasks.generate import Generate
@@ -90,6 +90,14 @@ def stream_task(
         raise _Blame(task).put(failed.error) from failed
     except InputTooLong as error:
         raise _Blame(task).put(error) from error
+
+
+def prompts_of(template: Template, text: str, engine: Engine, values: Mapping[str, Any]) -> list[Prompt]:
+    """What `run_tasks` asks first about a text: one prompt, or one for each paragraph or sentence."""
+    if not text or text.isspace():
+        return []
+    way = _way(Task(template, engine, values, Sampling(), _unheard, None))
+    return [way.prompt(text, item) for item in way.plan(text)]
 
 
 def _blamed(
