@@ -248,7 +248,7 @@ def _rewrite(key: str, line: str) -> None:
 
     path = config_path()
     try:
-        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        old = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
         kept = [text for text in old.splitlines(keepends=True) if not re.match(rf"{key}\s*:", text)]
         if kept and not kept[-1].endswith("\n"):
             kept[-1] += "\n"
@@ -264,5 +264,7 @@ def _rewrite(key: str, line: str) -> None:
             )
         paths.make_private(path.parent)
         write_atomically(path, new.encode(), durable=True)
+    except UnicodeDecodeError as error:
+        raise BadConfig(f"{path} is not UTF-8 text", hint="edit the file by hand") from error
     except OSError as error:
         raise from_os_error(error, f"write {path}") from error

@@ -41,8 +41,11 @@ def shipped(name: str) -> Path:
 
 
 def make_private(folder: Path) -> Path:
-    """Create a folder that only its owner may enter (0700), with its parents."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Create a folder that only its owner may enter (0700), and so those of its parents that are missing."""
+    if not folder.is_dir():
+        if not folder.parent.exists():
+            make_private(folder.parent)  # mkdir(parents=True) gives the mode to the last one alone
+        folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 

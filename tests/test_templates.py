@@ -283,6 +283,7 @@ BAD = [
     (GOOD + "params:\n  ok: {}\n  json: {}\n", 5, "parameter 'json': the name is taken"),
     (GOOD + "params: {Bad-Name: {}}\n", 3, "small letters"),
     (GOOD + "params: {none: {}}\n", 3, "a word of the template language"),
+    (GOOD + "params: {self: {}}\n", 3, "a word of the template language"),
     (GOOD + "params:\n  x:\n    tpye: int\n", 5, "did you mean 'type'"),
     (GOOD + "params:\n  x: {type: integer}\n", 4, "type is one of str, int"),
     (GOOD + "params:\n  x:\n    default: c\n    choices: [a, b]\n", 5, "its default is 'c'"),

@@ -132,8 +132,8 @@ def names_here() -> list[str]:
 
 def verify_again(name: str, meter: Meter) -> tuple[bool, str]:
     """Hash and check a model anew; gives whether something is wrong, and what to say."""
-    model = locate(name)
     try:
+        model = locate(name)
         header = gguf.check(model.path)
         meter.begin(f"checking {name}", sum(part.stat().st_size for part in model.parts))
         checksum.forget(model.path)

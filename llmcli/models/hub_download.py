@@ -172,12 +172,12 @@ def _translated(repo: str) -> Iterator[None]:
         raise UsageError(
             f"the hub has no repository {repo}", hint="or it is private: hf auth login"
         ) from error
-    except errors.EntryNotFoundError as error:
-        raise UsageError(f"{repo} has no such file", hint=f"see {PUBLIC}/{repo}") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise BackendUnreachable(
             "the hub does not answer", hint="check the network, and HF_HUB_OFFLINE"
         ) from error
+    except errors.EntryNotFoundError as error:
+        raise UsageError(f"{repo} has no such file", hint=f"see {PUBLIC}/{repo}") from error
     except errors.HfHubHTTPError as error:
         raise BackendUnreachable(f"the hub answers: {_words(error)}") from error
     except OSError as error:

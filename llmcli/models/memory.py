@@ -18,7 +18,6 @@ from llmcli.models.gguf import GgufHeader
 UBATCH = 512  # tokens of one pass on a GPU; on a processor it is half of that
 CELLS = 256  # the KV cache grows in steps of so many tokens
 CONTEXTS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 1048576)
-SHARE = 0.5  # of the free memory, for context beside the weights: design, section 3
 
 
 class Memory(Struct, frozen=True):
@@ -67,26 +66,32 @@ def _kv_elements(header: GgufHeader) -> int:
         if kv_heads[layer] == 0:
             continue
         usual = header.embedding // max(1, heads[layer])
-        key = header.of_architecture("attention.key_length") or usual
-        value = header.of_architecture("attention.value_length") or usual
+        key = _number(header, "attention.key_length") or usual
+        value = _number(header, "attention.value_length") or usual
         elements += kv_heads[layer] * (key + value)
     return elements
 
 
 def _state_bytes(header: GgufHeader) -> int:
     """Bytes of one sequence's state in recurrent layers (mamba, short convolutions), F32."""
-    inner = header.of_architecture("ssm.inner_size", 0)
+    inner = _number(header, "ssm.inner_size")
     if inner:
-        state = header.of_architecture("ssm.state_size", 0)
-        groups = header.of_architecture("ssm.group_count", 0)
-        kernel = header.of_architecture("ssm.conv_kernel", 1)
+        state = _number(header, "ssm.state_size")
+        groups = _number(header, "ssm.group_count")
+        kernel = _number(header, "ssm.conv_kernel", 1)
         layers = header.block_count - sum(heads > 0 for heads in _each(header.kv_heads, header.block_count))
         return int(layers * 4 * (state * inner + (kernel - 1) * (inner + 2 * groups * state)))
-    kernel = header.of_architecture("shortconv.l_cache", 0)
+    kernel = _number(header, "shortconv.l_cache")
     if kernel:
         layers = sum(heads == 0 for heads in _each(header.kv_heads, header.block_count))
         return int(layers * 4 * (kernel - 1) * header.embedding)
     return 0
+
+
+def _number(header: GgufHeader, name: str, default: int = 0) -> int:
+    """A size that only llama.cpp checks: what is no number counts as not given."""
+    value = header.of_architecture(name)
+    return value if isinstance(value, int) else default
 
 
 def _per_layer(header: GgufHeader, key: str, default: int) -> tuple[int, ...]:

@@ -40,7 +40,10 @@ def http_allowed() -> bool:
 
 def check_url(url: str, what: str = "the address") -> None:
     """UsageError (2) for an address that is not fetched at all."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket that is not closed
+        raise UsageError(f"{what} {url!r} is not an https address") from None
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise UsageError(f"{what} {url!r} is not an https address")
     if parts.scheme == "http" and not http_allowed():

@@ -16,7 +16,8 @@ def encode(answer: Result | LlmError) -> tuple[int, bytes]:
     """Its kind (OK, FAILED, PASSING) and its bytes."""
     if isinstance(answer, LlmError):
         kind = PASSING if isinstance(answer, BackendUnreachable) else FAILED
-        return kind, msgspec.msgpack.encode((type(answer).__name__, answer.message, answer.hint))
+        name = next(one.__name__ for one in type(answer).__mro__ if one.__name__ in BY_NAME)
+        return kind, msgspec.msgpack.encode((name, answer.message, answer.hint))
     return OK, msgspec.msgpack.encode(answer)
 
 

@@ -289,7 +289,7 @@ def start_of(output: Path | None) -> float:
 
     Known before an engine is opened: some chat templates write the date into every prompt.
     """
-    journal = None if output is None else output.with_name(output.name + ".journal")
+    journal = output.with_name(output.name + ".journal") if output is not None and output.name else None
     if journal is None or not journal.is_file():
         return time.time()
     try:

@@ -30,6 +30,8 @@ def resolved(path: Path) -> Path:
     """
     try:
         return path.resolve() if path.is_file() or not path.exists() else path
+    except PermissionError as error:
+        raise cannot_write(error, path) from error
     except (OSError, RuntimeError) as error:  # a link to itself
         raise CannotCreate(f"cannot create {path}: {error}") from error
 

@@ -217,7 +217,7 @@ def test_a_web_address_becomes_a_name(models, server: FaultyServer, home: Path):
     assert Path(ran.out.strip()) == home / "data/models/Tiny-Q8_0.gguf"
     assert models("path", "tiny-q8_0").out == ran.out
     assert "tiny-q8_0" in models("list").out
-    assert (home / "data/models").stat().st_mode & 0o777 == 0o700
+    assert [(home / place).stat().st_mode & 0o777 for place in ("data", "data/models")] == [0o700, 0o700]
     assert Path(ran.out.strip()).stat().st_mode & 0o777 == 0o600
 
 

@@ -249,6 +249,7 @@ def test_an_empty_answer_is_degenerate_and_not_silent():
         chat("", "content_filter"),
         Reply({"object": "thing"}),
         Reply({"choices": [3]}),
+        Reply({"choices": [{"message": "said", "finish_reason": "stop"}]}),
         Reply([]),
         Reply(b"not json"),
         Reply(b"[" * 100_000),

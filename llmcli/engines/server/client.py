@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from llmcli.engines.server.failures import error_for
 from llmcli.engines.server.reference import Reference
-from llmcli.errors import BackendUnreachable, LlmError, UnusableAnswer
+from llmcli.errors import BackendUnreachable, LlmError, UnusableAnswer, UsageError
 
 MAX_BYTES = 64_000_000  # of one reply; far more than any context window
 _REDIRECTS = 5
@@ -141,6 +141,8 @@ class Client:
                 asked = reply.asked_pause
             except httpx.HTTPError as error:
                 failure = _network_failure(error, url)
+            except (httpx.InvalidURL, UnicodeError) as error:
+                raise UsageError(f"{url} is no address: {error}") from error
             if not isinstance(failure, BackendUnreachable):
                 raise failure
             pause = max(next(pauses), asked)
@@ -160,11 +162,15 @@ class Client:
         origin = urlsplit(url)[:2]
         for _ in range(_REDIRECTS):
             reply = connection.send(method, url, body)
-            if not reply.is_redirect:
+            if not reply.has_redirect_location:
                 return reply
             reply.close()
-            target = urljoin(url, reply.headers["location"])
-            if urlsplit(target)[:2] != origin:
+            try:
+                target = urljoin(url, reply.headers["location"])
+                elsewhere = urlsplit(target)[:2] != origin
+            except ValueError as error:
+                raise UnusableAnswer(f"{url} redirects to what is no address: {error}") from error
+            if elsewhere:
                 raise UnusableAnswer(
                     f"{url} redirects to {urlsplit(target).netloc}, which was not asked for",
                     hint="give that URL itself if you trust it",

@@ -73,9 +73,9 @@ def error_for(status: int, body: bytes, url: str, has_key: bool) -> LlmError:
 
 def error_in_stream(event: dict[str, Any], url: str) -> LlmError | None:
     """The error that an event of a stream is, if it is one."""
-    if "error" not in event:
+    error = event.get("error")
+    if error is None:
         return None
-    error = event["error"]
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
     return error_for(status, json.dumps(event).encode(), url, has_key=True)

@@ -146,6 +146,8 @@ class Writing:
         if not isinstance(choice, dict):
             raise UnusableAnswer(f"{self._url} answered with a choice that is no object")
         said = choice.get("delta") or choice.get("message") or choice
+        if not isinstance(said, dict):
+            raise UnusableAnswer(f"{self._url} answered with a message that is no object")
         if choice.get("finish_reason"):
             self._finish = str(choice["finish_reason"])
         thought = next((said[name] for name in _REASONING if isinstance(said.get(name), str)), "")
@@ -234,7 +236,7 @@ def first_token_scores(reply: Any, labels: tuple[str, ...], scale: float) -> Lab
         return None
     scaled = [(weight / total) ** (1 / scale) for weight in weights.values()]
     shares = tuple(share / sum(scaled) for share in scaled)
-    usage = Usage(prompt=_count(reply.get("usage", {}).get("prompt_tokens")), answer=1)
+    usage = Usage(prompt=_count((reply.get("usage") or {}).get("prompt_tokens")), answer=1)
     return LabelScores(labels, shares, shares.index(max(shares)), "first-token", usage)
 
 
