@@ -36,7 +36,8 @@ GLOBAL_OPTIONS = frozenset(
     }
 )
 VARIABLES = frozenset({"text", "document", "sentence", "parts"})  # ours, in a prompt
-KEYWORDS = frozenset({"and", "else", "false", "if", "in", "is", "none", "not", "or", "self", "true"})  # Jinja's
+# Jinja's
+KEYWORDS = frozenset({"and", "else", "false", "if", "in", "is", "none", "not", "or", "self", "true"})
 
 _PARAM_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _REFERENCE = re.compile(r"\{\{\s*(\w+)\s*\}\}\Z")
