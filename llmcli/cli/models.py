@@ -141,13 +141,13 @@ def use(ctx: typer.Context, name: Name) -> None:
     """Make a model the default."""
     from llmcli.engines import engine_of
     from llmcli.models import gguf
-    from llmcli.models.resolve import resolve
+    from llmcli.models.resolve import is_path, resolve
 
     env = environment(ctx)
     if engine_of(name) is None:
         model = resolve(name)
         gguf.check(model.path)
-        if _is_file(name):
+        if is_path(name):
             name = str(model.path.resolve())
     config.set_value("model", name)
     env.note(f"{name} answers from now on ({config.config_path()})")
@@ -169,7 +169,7 @@ def add(
     env = environment(ctx)
     path = written_out(file).resolve()
     gguf.check(path)
-    name = name or file.name.removesuffix(".gguf").lower()
+    name = name or path.name.lower().removesuffix(".gguf")
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is not a model name", hint=f"--name: {NAME_RULE}")
     if name in entries():
@@ -273,10 +273,6 @@ def _with_quantisation(model: Foreign) -> Foreign:
         return replace(model, quantisation=gguf.check(model.path).quantisation)
     except LlmError:
         return replace(model, quantisation="broken")
-
-
-def _is_file(name: str) -> bool:
-    return "/" in name or name.endswith(".gguf")
 
 
 def _size(size: int | None, about: bool) -> str:

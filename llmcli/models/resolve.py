@@ -80,7 +80,7 @@ def locate(reference: str) -> ModelFile:
 
         found = find_foreign(reference)
         return ModelFile(found.reference, found.path, None, found.sha256)
-    if _is_path(reference):
+    if is_path(reference):
         return _of_path(reference)
     known = entries()
     if reference in known:
@@ -124,7 +124,8 @@ def _base(entry: ModelEntry) -> Path:
     return paths.config_dir()
 
 
-def _is_path(reference: str) -> bool:
+def is_path(reference: str) -> bool:
+    """Whether a reference is a file's path rather than a name."""
     return "/" in reference or reference.startswith((".", "~")) or reference.lower().endswith(".gguf")
 
 

@@ -135,7 +135,7 @@ class RayWorkers:
             try:
                 answers, fatal = self._ray.get(done[0])
             except self._ray.exceptions.RayActorError:
-                self._replace(copy)
+                self._replace(copy, blamed=len(batch.texts) == 1)
                 yield from _ask_again(batch, again)
                 continue
             self._deaths = 0
@@ -156,12 +156,16 @@ class RayWorkers:
                 task = copy.answer.remote([text for _, text in batch.texts])
                 busy[task] = (copy, batch)
 
-    def _replace(self, copy: Any) -> None:
-        """A copy has died: start another in its place, unless they die before they can answer."""
+    def _replace(self, copy: Any, blamed: bool) -> None:
+        """
+        A copy has died: start another in its place, unless they die before they can answer.
+
+        `blamed`: on the only text that it had, whose error it becomes; the copies are well.
+        """
         if copy not in self._alive:
             return  # its other batch told us already
         self._alive.remove(copy)
-        self._deaths += 1
+        self._deaths += not blamed
         if self._deaths >= ATTEMPTS:
             raise EngineCrashed(f"{self._deaths} copies of the model died one after the other")
         self._alive.append(self._checked(self._start()))

@@ -142,8 +142,11 @@ class _Stream(io.RawIOBase):
             self._poll.register(descriptor, select.POLLIN)
         self._copy: BinaryIO | None = None
         if spool is not None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            self._copy = open(os.open(spool, flags, 0o600), "wb")  # noqa: SIM115, PTH123  for its mode
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW  # never through somebody's link
+            try:
+                self._copy = open(os.open(spool, flags, 0o600), "wb")  # noqa: SIM115, PTH123  for its mode
+            except OSError as error:
+                raise from_os_error(error, "keep a copy of standard input") from error
 
     def readable(self) -> bool:
         return True

@@ -130,20 +130,24 @@ class ServerEngine:
     def _score(self, prompt: Prompt, labels: tuple[str, ...], cancel: Cancel) -> LabelScores:
         if prompt.raw is not None:
             prompt = Prompt((Message("user", prompt.raw),))
-        scores = self._first_token(prompt, labels, cancel) if self._top else None
-        return scores or self._choice(prompt, labels, cancel)
+        scores, refused = None, False
+        if self._top:
+            try:
+                scores = self._first_token(prompt, labels, cancel)
+            except Refused:
+                refused = True
+        scores = scores or self._choice(prompt, labels, cancel)
+        if refused:  # the same prompt passed without log-probabilities: it is these that it does not give
+            self._top = False
+        return scores
 
     def _first_token(self, prompt: Prompt, labels: tuple[str, ...], cancel: Cancel) -> LabelScores | None:
         one_token = Sampling(max_tokens=1)
         url = self._reference.url + protocol.path_of(prompt)
         body = self._body(prompt, one_token) | {"logprobs": True, "top_logprobs": protocol.TOP}
-        try:
-            reply = next(
-                self._worded(self._poster(url, cancel), body, protocol.extras_of(prompt, one_token), None)
-            )
-        except Refused:
-            self._top = False
-            return None
+        reply = next(
+            self._worded(self._poster(url, cancel), body, protocol.extras_of(prompt, one_token), None)
+        )
         return protocol.first_token_scores(reply, labels, self._options.temperature_scale)
 
     def _choice(self, prompt: Prompt, labels: tuple[str, ...], cancel: Cancel) -> LabelScores:
