@@ -138,10 +138,10 @@ class History:
                 (name, title, conversation),
             )
 
-    def find(self, reference: str) -> Record:
-        """A conversation by its number, its name, or `last`. MissingInput when there is none."""
+    def find(self, reference: str, kind: str = "") -> Record:
+        """A conversation by its number, its name, or `last`: of this kind. MissingInput when there is none."""
         if reference == LAST:
-            records = self.conversations(limit=1, kind="chat")
+            records = self.conversations(limit=1, kind=kind)
         else:
             column = "id" if reference.isdigit() else "name"
             records = self._records(f"WHERE c.{column} = ?", (reference,))

@@ -245,11 +245,11 @@ def _record(asked: Asked, history: History) -> Record | None:
     from llmcli.errors import MissingInput
 
     if asked.resume:
-        return history.find("last")
+        return history.find("last", kind="chat")
     if not asked.session:
         return None
     try:
-        return history.find(asked.session)
+        return history.find(asked.session, kind="chat")
     except MissingInput:
         history.check_name(asked.session)
         return None

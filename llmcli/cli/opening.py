@@ -45,6 +45,8 @@ class Chosen:
 def choose(env: Environment, options: ModelOptions) -> Chosen:
     """The model that the options and settings name. Raises UsageError, ModelError, MissingInput."""
     settings = config.load(env.environ)
+    if options.model == "":  # "$MODEL" with nothing in it
+        raise UsageError("-m is empty", hint="name a model; `llm models list` shows them")
     reference = options.model or settings.model
     model, templates = None, {}
     if engines.engine_of(reference) is None:

@@ -129,10 +129,10 @@ def _problem(one: Found) -> str:
     from llmcli.templates import load_template
 
     try:
-        load_template(one)
+        schema = load_template(one).schema
     except LlmError as error:
         return str(error)
-    return ""
+    return "" if schema is None else "; ".join(problem.message for problem in _schema_problems(schema))
 
 
 def _check(name: str, env: Environment) -> bool:
@@ -166,6 +166,8 @@ def _find(name: str, env: Environment) -> Found:
     """A file's path, or else a template's name."""
     file = env.cwd / name
     if file.is_file():
+        if file.suffix != registry.SUFFIX:
+            env.note(f"{name} is no command: a template's file ends in {registry.SUFFIX}")
         return Found(file.stem, file, "project")
     if os.sep in name or name.endswith(registry.SUFFIX):
         raise MissingInput(f"no file {name!r}")

@@ -215,8 +215,9 @@ def test_a_one_shot_exchange_is_a_conversation_of_its_kind(history):
 
     (record,) = history.conversations()
     assert (record.kind, record.messages, record.first) == ("title", 2, "A long text")
+    assert history.find("last").kind == "title"
     with pytest.raises(MissingInput):
-        history.find("last")
+        history.find("last", kind="chat")
 
 
 def test_a_damaged_file_and_a_newer_one_are_told_apart(path):

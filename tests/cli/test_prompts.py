@@ -35,6 +35,19 @@ def test_a_broken_template_is_a_line_of_the_list(call, project):
     assert records["title"]["error"] is None
 
 
+def test_a_schema_that_cannot_be_kept_is_a_line_of_the_list(call, project):
+    (project / "bad.yaml").write_text('help: Bad.\nprompt: "{{ text }}"\nschema: {type: objekt}\n')
+
+    assert "broken: schema: type 'objekt'" in call("prompts", "list").out
+
+
+def test_a_file_with_another_ending_is_no_command(call, project):
+    (project / "haiku.yml").write_text(GOOD)
+
+    said = call("prompts", "check", "prompts/haiku.yml")
+    assert (said.code, "ends in .yaml" in said.err) == (0, True)
+
+
 def test_show_prints_the_file(call, project):
     (project / "haiku.yaml").write_text(GOOD)
 
