@@ -139,7 +139,7 @@ class History:
             )
 
     def find(self, reference: str, kind: str = "") -> Record:
-        """A conversation by its number, its name, or `last`: of this kind. MissingInput when there is none."""
+        """A conversation by number or name, or the `last` of this kind. MissingInput when there is none."""
         if reference == LAST:
             records = self.conversations(limit=1, kind=kind)
         else:

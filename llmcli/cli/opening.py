@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcli import config, engines
 from llmcli.cli.environment import Environment
+from llmcli.errors import UsageError
 from llmcli.paths import cache_dir, make_private
 
 if TYPE_CHECKING:

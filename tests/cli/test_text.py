@@ -153,6 +153,27 @@ def test_a_missing_file_is_told_before_any_other_is_asked(call, model, work, ask
     assert asked() == []
 
 
+def test_an_empty_name_of_a_model_is_no_default(call):
+    said = call("title", "-m", "", "--text", "a")
+    assert (said.code, "-m is empty" in said.err) == (2, True)
+
+
+def test_a_dry_run_shows_every_prompt_that_would_be_sent(call, model):
+    said = call("translate", *model, "--to", "de", "--dry-run", "--text", "A.\n\nB.", "--json")
+    assert [json.loads(line)["messages"][-1]["content"] for line in said.out.splitlines()] == [
+        "Translate this text to German:\n\nA.",
+        "Translate this text to German:\n\nB.",
+    ]
+    said = call("summarize", *model, "--extract", "--dry-run", "--text", "A cat sat. A dog ran.")
+    assert said.out.count("Is this sentence a main point") == said.out.count("tokens of") == 2
+
+
+def test_a_degenerate_answer_says_so_in_its_object(call, script):
+    model = script(default={"text": "", "finish_reason": "degenerate"})
+    said = call("title", "-m", model, "--json", "--text", "a")
+    assert (said.code, json.loads(said.out)["error"][:24]) == (76, "the answer is degenerate")
+
+
 def test_an_empty_text_never_reaches_the_model(call, model, work, asked):
     said = call("title", *model, stdin=" \n")
 
