@@ -32,6 +32,7 @@ from llmcli.errors import (
     from_os_error,
 )
 from llmcli.models import checksum, gguf
+from llmcli.models.gguf_reader import read_header
 from llmcli.models.meter import Meter
 from llmcli.models.network import TransferError, get
 
@@ -81,8 +82,8 @@ def _right(part: Path, target: Path, sha256: str | None, meter: Meter) -> str:
                 f"{target.name} came with the wrong checksum: SHA-256 {found[:12]}… and not {sha256[:12]}…",
                 hint="it was deleted; try again, or check the --sha256",
             )
-        if sha256 is None:
-            gguf.check(part)
+        if sha256 is None:  # of a split model's part no more can be said before the others are here
+            (read_header if gguf.SPLIT_NAME.fullmatch(target.name) else gguf.check)(part)
     except ModelError:
         _forget(part)
         raise

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -136,16 +137,24 @@ def verify_again(name: str, meter: Meter) -> tuple[bool, str]:
         model = locate(name)
         header = gguf.check(model.path)
         meter.begin(f"checking {name}", sum(part.stat().st_size for part in model.parts))
-        checksum.forget(model.path)
-        found = checksum.sha256_of(model.path, meter.advance)
+        found = []
+        for part, _ in model.expected:
+            checksum.forget(part)
+            found.append(checksum.sha256_of(part, meter.advance))
     except LlmError as error:
         return True, str(error)
-    expected = model.sha256 or checksum.packaged_sha256(model.path)
-    if expected is None:
-        return False, f"a whole GGUF, {_parts(header)}SHA-256 {found} (none is known to hold it against)"
-    if found != expected:
-        return True, f"wrong: SHA-256 {found} and not {expected}"
-    return False, f"right: SHA-256 {found}"
+    for (part, expected), sha256 in zip(model.expected, found):
+        expected = expected or checksum.packaged_sha256(part)
+        if expected is not None and sha256 != expected:
+            return True, f"wrong: {_of_part(part, header)}SHA-256 {sha256} and not {expected}"
+        if expected is None:
+            whole = f"a whole GGUF, {_parts(header)}SHA-256 {found[0]}"
+            return False, f"{whole} (none is known to hold {_of_part(part, header) or 'it '}against)"
+    return False, f"right: SHA-256 {found[0]}"
+
+
+def _of_part(part: Path, header: GgufHeader) -> str:
+    return f"{part.name} " if header.parts > 1 else ""
 
 
 def _parts(header: GgufHeader) -> str:

@@ -21,12 +21,17 @@ from llmcli.errors import BadConfig, from_os_error
 
 
 class Installed(Struct, frozen=True):
-    """One added model; `owned` files were downloaded by us into our folder, and `rm` deletes them."""
+    """
+    One added model; `owned` files were downloaded by us into our folder, and `rm` deletes them.
+
+    `sha256` is the file's, `later_sha256` those of a split model's other parts.
+    """
 
     path: str
     sha256: str | None = None
     source: str = ""
     owned: bool = False
+    later_sha256: tuple[str, ...] = ()
 
 
 def folder() -> Path:

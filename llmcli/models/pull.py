@@ -163,6 +163,7 @@ def _pull_url(wanted: Wanted, meter: Meter, tell: Tell) -> ModelFile:
         raise UsageError(f"{name!r} is not a model name", hint=f"--name: {NAME_RULE}")
     if name in entries() and entries()[name].url is None:
         raise UsageError(f"{name} is the name of another model", hint="give another with --name")
+    _refuse_taken(targets[0], wanted.reference)
     with _alone(str(targets[0]), tell):
         if not _already(targets, hashes):
             if wanted.offline:
@@ -173,8 +174,18 @@ def _pull_url(wanted: Wanted, meter: Meter, tell: Tell) -> ModelFile:
             ]
             hashes = [*found]
         gguf.check(targets[0])
-        installed.add(name, installed.Installed(str(targets[0]), hashes[0], wanted.reference, owned=True))
+        first, *later = hashes
+        kept = installed.Installed(str(targets[0]), first, wanted.reference, True, tuple(filter(None, later)))
+        installed.add(name, kept)
     return ModelFile(name, targets[0], None, hashes[0])
+
+
+def _refuse_taken(target: Path, url: str) -> None:
+    """UsageError where another address's file would be replaced, and deleted with this model."""
+    for name, known in installed.load().items():
+        if known.path == str(target) and known.source != url:
+            said = f"{target.name} is here already, from {known.source}"
+            raise UsageError(said, hint=f"llm models rm {name}, then again")
 
 
 def _hashes(wanted: Wanted, count: int) -> list[str | None]:

@@ -29,13 +29,21 @@ class ModelFile(Struct, frozen=True):
     A model that is on this machine.
 
     `path` is its file, the first part of a split one; `entry` what models.yaml says of it, if anything;
-    `sha256` the hash that its bytes must have, where one is known.
+    `sha256` the hash that its bytes must have, where one is known, `later_sha256` those of the other parts.
     """
 
     name: str
     path: Path
     entry: ModelEntry | None = None
     sha256: str | None = None
+    later_sha256: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> list[tuple[Path, str | None]]:
+        """All of its files, each with the hash that it must have, where one is known."""
+        first, *later = self.parts
+        known = self.later_sha256 or map(hub.blob_sha256, later)
+        return [(first, self.sha256), *zip(later, known)]
 
     @property
     def parts(self) -> list[Path]:
@@ -58,8 +66,7 @@ def resolve(reference: str, config: object = None) -> ModelFile:
 
 def verify(model: ModelFile) -> None:
     """Hold a model's bytes against the hashes that are known; ModelError (4) where they differ."""
-    for number, part in enumerate(model.parts):
-        expected = model.sha256 if number == 0 else hub.blob_sha256(part)
+    for part, expected in model.expected:
         if expected is None:
             continue
         found = checksum.sha256_of(part)
@@ -90,7 +97,7 @@ def locate(reference: str) -> ModelFile:
         model = added[reference]
         if not Path(model.path).exists():
             raise ModelError(f"{reference}: {model.path} is gone", hint=f"llm models rm {reference}")
-        return ModelFile(reference, Path(model.path), None, model.sha256)
+        return ModelFile(reference, Path(model.path), None, model.sha256, model.later_sha256)
     if Path(reference).is_file():
         return _of_path(reference)
     close = nearest(reference, [*known, *added])

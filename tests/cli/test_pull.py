@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import resource
 import subprocess
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -219,6 +222,32 @@ def test_a_web_address_becomes_a_name(models, server: FaultyServer, home: Path):
     assert "tiny-q8_0" in models("list").out
     assert [(home / place).stat().st_mode & 0o777 for place in ("data", "data/models")] == [0o700, 0o700]
     assert Path(ran.out.strip()).stat().st_mode & 0o777 == 0o600
+
+
+def test_every_part_of_a_split_model_from_a_web_address_is_held_against_its_hash(
+    models, home: Path, tmp_path: Path
+):
+    parts = write_split(tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path)) as web:
+        threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
+        address = f"http://127.0.0.1:{web.server_port}/{parts[0].name}"
+        ran = models("pull", address, "--trust", "--name", "two")
+        web.shutdown()
+    assert ran.code == 0, ran.err
+    assert models("verify", "two").out.startswith("two: right")
+
+    later = home / "data/models" / parts[1].name
+    data = bytearray(later.read_bytes())
+    data[-1] ^= 1
+    later.write_bytes(data)
+    assert f"wrong: {later.name} SHA-256" in models("verify", "two").out
+
+
+def test_an_address_whose_file_would_take_anothers_place_is_refused(models, server: FaultyServer):
+    assert models("pull", server.add(Fault(), "a/model.gguf"), "--trust", "--name", "a").code == 0
+    ran = models("pull", server.add(Fault(), "b/model.gguf"), "--trust", "--name", "b")
+    assert (ran.code, "is here already, from" in ran.err) == (2, True)
+    assert models("verify", "a").code == 0
 
 
 def test_a_web_address_needs_a_checksum_or_trust(models, server: FaultyServer):

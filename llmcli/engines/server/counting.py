@@ -73,7 +73,7 @@ class Counter:
                 return way(text)
             except BackendUnreachable:
                 raise
-            except (LlmError, KeyError, TypeError):  # this server has no such door
+            except (LlmError, KeyError, TypeError, ValueError):  # this server has no such door
                 if way is self._ways[0] and way is not estimate:
                     self._ways.pop(0)
         return 0
