@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from llmcli.chat import asking
-from llmcli.chat.conversation import as_messages
+from llmcli.chat.conversation import Turn, as_messages
 from llmcli.chat.talk import Attachment, Talk
 from llmcli.errors import MissingInput, UsageError
 from llmcli.messages import Message, Prompt
@@ -178,7 +178,9 @@ def regen(talk: Talk, rest: str) -> None:
 def undo(talk: Talk, rest: str) -> None:
     """Take back the last turns."""
     number = number_in(rest, "/undo")
-    taken = [turn for _ in range(number) if (turn := talk.conversation.undo())]
+    taken: list[Turn] = []
+    while len(taken) < number and (turn := talk.conversation.undo()):
+        taken.append(turn)
     if not taken:
         talk.screen.say("there is nothing to take back")
         return
@@ -219,11 +221,14 @@ def copy(talk: Talk, rest: str) -> None:
     talk.screen.whisper(f"copied {len(text):,} characters to {talk.doors.copy(text)}")
 
 
+LONGEST_NUMBER = 9  # digits
+
+
 def number_in(rest: str, command: str) -> int:
     """The number after a command, 1 when there is none."""
     if not rest:
         return 1
-    if not rest.isdecimal() or not int(rest):
+    if not rest.isdecimal() or len(rest) > LONGEST_NUMBER or not int(rest):
         raise UsageError(f"{command} takes a number from 1, not {rest!r}")
     return int(rest)
 

@@ -154,7 +154,8 @@ def compress(talk: Talk) -> bool:
         talk.screen.say("the oldest turn alone is too long to be summed up in this context")
         return False
     talk.screen.whisper(f"summing up {in_words(len(old))} …")
-    text = talk.write(_summary_prompt(talk, old), replace(talk.sampling, temperature=0.0)).strip()
+    sampling = replace(talk.sampling, temperature=0.0, max_tokens=None, stop=())  # those are for answers
+    text = talk.write(_summary_prompt(talk, old), sampling).strip()
     if not text:
         return False
     talk.conversation.compress(old, text)

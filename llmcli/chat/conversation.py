@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmcli.chat.history import Entry, History, Place, Record, State
-from llmcli.errors import LlmError
+from llmcli.errors import LlmError, UsageError
 from llmcli.messages import Message, Prompt, Usage
 
 T = TypeVar("T")
@@ -201,6 +201,8 @@ class Conversation:
         """Name it, title it. UsageError when the name is taken or malformed."""
         if self.number:
             self.history.rename(self.number, name=name, title=title)
+        elif name:
+            self.history.check_name(name)
         self.name = self.name if name is None else name
         self.title = self.title if title is None else title
 
@@ -210,7 +212,7 @@ class Conversation:
     def _saved(self, entry: Entry) -> int:
         def save(_: int) -> int:
             if not self.number:
-                self.number = self.history.start(self.model, self.system, self.name)
+                self.number = self._started()
                 if self.title:
                     self.history.rename(self.number, title=self.title)
             return self.history.add(
@@ -218,6 +220,13 @@ class Conversation:
             )
 
         return self._keep(-1, save) or -len(self.entries) - 1  # unsaved messages count downwards
+
+    def _started(self) -> int:
+        """A number in the history; another chat's, where that began a session of this name meanwhile."""
+        try:
+            return self.history.start(self.model, self.system, self.name)
+        except UsageError:
+            return self.history.find(self.name, kind="chat").id
 
     def _move(self, entries: Sequence[Entry], place: Place) -> None:
         numbers = {entry.id for entry in entries}
@@ -236,7 +245,9 @@ class Conversation:
             return None
 
     def _last_answer(self) -> int:
-        return max(at for at, entry in enumerate(self.entries) if entry.role == "assistant")
+        """Where the last answer of the context stands; later ones may have been taken back."""
+        answers = (at for at, e in enumerate(self.entries) if e.role == "assistant" and e.place == "context")
+        return max(answers)
 
 
 def as_messages(entries: Sequence[Entry]) -> tuple[Message, ...]:

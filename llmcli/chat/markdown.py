@@ -17,9 +17,10 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from msgspec import Struct
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import CodeBlock, Heading, ListItem, Markdown, MarkdownElement
+from rich.markdown import CodeBlock, Heading, ListItem, Markdown, MarkdownElement, TableElement
 from rich.segment import Segment
 from rich.syntax import Syntax
+from rich.table import Table
 from rich.text import Text
 
 from llmcli.output.sanitize import sanitize
@@ -229,12 +230,23 @@ class _Item(ListItem):
             yield Segment.line()
 
 
+class _Table(TableElement):
+    """A table whose cells are folded where they are too wide: nothing of them is left out."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for drawn in super().__rich_console__(console, options):
+            if isinstance(drawn, Table):
+                for column in drawn.columns:
+                    column.overflow = "fold"
+            yield drawn
+
+
 class _Markdown(Markdown):
     """Markdown that hides nothing: tags, images and link targets are shown as they are written."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements, "fence": _Code, "code_block": _Code, "heading_open": _Heading,
-        "list_item_open": _Item,
+        "list_item_open": _Item, "table_open": _Table,
     }  # fmt: skip
 
     def __init__(self, text: str) -> None:

@@ -45,7 +45,9 @@ def load(talk: Talk, rest: str) -> None:
     if not rest:
         raise UsageError("/load needs a name or a number", hint="/history lists them")
     history = talk.conversation.history
-    talk.conversation = Conversation.load(history, history.find(rest, kind="chat"), talk.reference)
+    talk.conversation = Conversation.load(history, history.find(rest, kind="chat"))
+    if talk.conversation.model != talk.reference:
+        talk.conversation.set_model(talk.reference)
     talk.attachments.clear()
     talk.measure()
     welcome_back(talk)

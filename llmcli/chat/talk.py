@@ -284,7 +284,12 @@ class Talk:
         if last is None or last.role != "user":
             return False
         self._draws += 1
-        self.answer(replaced=replaced)
+        try:
+            self.answer(replaced=replaced)
+        except BaseException:  # the engine cannot be opened, or the chat is left
+            if replaced is not None and self.conversation.last is last:
+                self.conversation.restore(replaced)
+            raise
         return True
 
     def answer(self, continuing: bool = False, replaced: Entry | None = None) -> State:

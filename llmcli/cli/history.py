@@ -11,7 +11,7 @@ import typer
 from llmcli.chat.history import History, Record, history_path
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.cli.environment import Environment
-from llmcli.cli.options import ModelOptions, file_of, takes
+from llmcli.cli.options import LARGEST, ModelOptions, file_of, takes
 from llmcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _opened() -> Iterator[History]:
 def list_conversations(
     ctx: typer.Context,
     number: Annotated[
-        int | None, typer.Option("-n", metavar="N", min=1, help="The latest N (default: all).")
+        int | None, typer.Option("-n", metavar="N", min=1, max=LARGEST, help="The latest N (default: all).")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -87,7 +87,9 @@ def search(
     words: Annotated[
         list[str], typer.Argument(metavar="WORDS", help='All must occur; "a phrase" as it stands.')
     ],
-    number: Annotated[int, typer.Option("-n", metavar="N", min=1, help="At most N messages.")] = 20,
+    number: Annotated[
+        int, typer.Option("-n", metavar="N", min=1, max=LARGEST, help="At most N messages.")
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Find messages by their words."""

@@ -13,6 +13,7 @@ from contextlib import closing
 
 import pytest
 
+from llmcli.chat.conversation import Conversation
 from llmcli.chat.history import History, record_exchange
 from llmcli.chat.store import MIGRATIONS
 from llmcli.errors import BadConfig, LlmError, MissingInput, Stopped, UnreadableInput, UsageError
@@ -218,6 +219,20 @@ def test_a_one_shot_exchange_is_a_conversation_of_its_kind(history):
     assert history.find("last").kind == "title"
     with pytest.raises(MissingInput):
         history.find("last", kind="chat")
+
+
+def test_a_conversation_that_is_not_begun_takes_no_name_that_is_none(history):
+    with pytest.raises(UsageError, match="no session name"):
+        Conversation(history, "model").rename(name="my trip!")
+
+
+def test_two_chats_that_begin_one_session_are_one_conversation(history):
+    one, other = (Conversation(history, "model", name="duo") for _ in range(2))
+    one.say("first")
+    other.say("second")
+
+    assert one.number == other.number
+    assert [entry.content for entry in history.entries(one.number)] == ["first", "second"]
 
 
 def test_a_damaged_file_and_a_newer_one_are_told_apart(path):

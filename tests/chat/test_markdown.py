@@ -151,6 +151,14 @@ def test_tables_of_wide_letters_line_up():
     assert lines[1:] == [" 名前  price", " ───────────", " お茶  120", " tea   9"]
 
 
+def test_a_cell_that_is_too_wide_is_folded_and_not_cut():
+    address = "https://example.com/" + "very/long/path/" * 8
+    drawn = shown(f"| name | where |\n|---|---|\n| alpha | {address} |")
+
+    assert "…" not in drawn
+    assert address in "".join(line.removeprefix(" alpha").strip() for line in drawn.splitlines())
+
+
 def test_nothing_of_the_text_is_hidden():
     text = shown(
         "List<String> <b>x</b> <!-- note --> ![alt](http://a.b/c.png) <http://d.e> [t](http://f.g)\n\n<div>\nyes\n</div>"

@@ -10,6 +10,7 @@ import re
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from chat.typist import Typist
@@ -24,7 +25,7 @@ from llmcli.chat.conversation import Conversation
 from llmcli.chat.editor import bottom_line
 from llmcli.chat.history import History
 from llmcli.chat.screen import AnswerView, Screen
-from llmcli.errors import InputOutputError
+from llmcli.errors import InputOutputError, ModelError
 from llmcli.messages import Piece, Sampling
 
 
@@ -204,6 +205,33 @@ def test_an_answer_stays_where_the_one_in_its_place_was_stopped_before_its_first
 
     assert "the answer before stays" in chat.all
     assert [m.content for m in chat.talk.conversation.messages()] == ["go", "one two", "on", "one two"]
+
+
+def test_continue_goes_on_with_the_answer_that_is_seen_and_leaves_those_taken_back(typist):
+    chat = typist.chat("one", "two", "/undo", "/continue", default="{last}")
+
+    assert [m.content for m in chat.talk.conversation.messages()] == ["one", "oneone"]
+    assert [(e.content, e.place) for e in chat.talk.conversation.entries][-1] == ("two", "undone")
+
+
+def test_an_answer_stays_where_the_model_cannot_be_opened_to_replace_it(typist):
+    chat = typist.chat("one", default="{last}")
+
+    def broken(*_):
+        raise ModelError("it is gone")
+
+    chat.talk.close()
+    chat.talk.doors = replace(chat.talk.doors, open_engine=broken)
+    with pytest.raises(ModelError):
+        chat.talk.regenerate()
+    assert [m.content for m in chat.talk.conversation.messages()] == ["one", "one"]
+
+
+def test_a_summary_is_written_without_the_limits_of_answers(typist):
+    chat = typist.chat(
+        "aaa", "bbb", "/set max_tokens 3", "/set stop four", "/compress", default="one two three four five"
+    )
+    assert chat.talk.conversation.summary == "one two three four five"
 
 
 def test_vi_keys_edit_as_vi_does(typist):
