@@ -7,10 +7,10 @@ Rows keep every column they came with. An outcome is a Result or, where the row 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmcli.errors import LlmError, UsageError
 from llmcli.tasks import Result
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from llmcli.rows.job import Job, RowOptions
 
 Outcome = Result | LlmError
+Kind = Literal["bool", "int", "long", "float", "text"]
+Columns = Mapping[str, Collection[Kind]]
+"""The input's columns, in order, with the kinds of their values where they are known."""
 DECIMALS = 4
+LARGEST_EXACT = 2**53  # the whole numbers up to it are exact as float64
 DEGENERATE = "the answer is degenerate: empty, or repeating itself"
 
 
@@ -168,6 +172,23 @@ def as_cell(value: Any) -> str:
     if value is None:
         return ""
     return json.dumps(value, ensure_ascii=False, default=str) if is_json(value) else str(value)
+
+
+def kind_of(value: Any) -> Kind | None:
+    """
+    What a column of Parquet must be to hold this value of JSON exactly; None for null, which any holds.
+
+    >>> [kind_of(value) for value in (True, 3, 2**60, 2**70, 0.5, "a", [1], None)]
+    ['bool', 'int', 'long', 'text', 'float', 'text', 'text', None]
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        size = abs(value)
+        return "int" if size <= LARGEST_EXACT else "long" if size < 2**63 else "text"
+    return "float" if isinstance(value, float) else "text"
 
 
 def is_json(value: Any) -> bool:

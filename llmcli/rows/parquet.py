@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from llmcli.errors import UnreadableInput, UsageError
-from llmcli.rows.columns import Outcome, ResultColumns, is_json
+from llmcli.rows.columns import Columns, Kind, Outcome, ResultColumns, is_json, kind_of
 from llmcli.rows.job import InputFormat, RowOptions
 from llmcli.rows.readers import Reader, Row, bad_row, no_column, reading, too_long
 from llmcli.rows.source import Source
@@ -124,7 +124,7 @@ def _is_struct(kind: Any) -> bool:
 
 
 def parquet_writer(
-    stream: BinaryIO, reader: Reader, results: ResultColumns, columns: Sequence[str]
+    stream: BinaryIO, reader: Reader, results: ResultColumns, columns: Columns
 ) -> BatchWriter | ValueWriter:
     """A Parquet file of those rows."""
     if isinstance(reader, ParquetReader):
@@ -195,13 +195,11 @@ class ValueWriter:
     """
     Parquet of rows that came as text: CSV's columns are strings.
 
-    JSON's are what the first batch holds: numbers, truth values, strings; anything else, and a
-    column whose values differ in kind, is a string with the value as JSON.
+    JSON's are what all values are, or of a pipe those of the first batch: numbers, truth values, strings;
+    anything else, and a column whose values differ in kind, is a string with the value as JSON.
     """
 
-    def __init__(
-        self, stream: BinaryIO, reader: Reader, results: ResultColumns, columns: Sequence[str]
-    ) -> None:
+    def __init__(self, stream: BinaryIO, reader: Reader, results: ResultColumns, columns: Columns) -> None:
         self._arrow = _arrow()
         self._stream, self._reader, self._results, self._columns = stream, reader, results, columns
         self._typed = reader.columns is None
@@ -221,7 +219,10 @@ class ValueWriter:
         arrow = self._arrow
         columns = [[record.get(name) for record in self._records] for name in self._columns]
         if self._writer is None:
-            self._types = [self._type_of(values) for values in columns]
+            known = [
+                self._columns[name] or map(kind_of, values) for name, values in zip(self._columns, columns)
+            ]
+            self._types = [self._type_of(set(kinds)) for kinds in known]
             fields = [arrow.field(name, kind) for name, kind in zip(self._columns, self._types)]
             self._schema = arrow.schema([*fields, *_result_fields(self._results)])
             self._writer = arrow.parquet.ParquetWriter(self._stream, self._schema)
@@ -232,14 +233,16 @@ class ValueWriter:
         self._writer.write_batch(arrow.RecordBatch.from_arrays(arrays, schema=self._schema))
         self._records, self._outcomes = [], []
 
-    def _type_of(self, values: list[Any]) -> Any:
+    def _type_of(self, kinds: set[Kind | None]) -> Any:
         arrow = self._arrow
-        if not self._typed:
+        kinds -= {None}
+        if not self._typed or not kinds:
             return arrow.string()
-        kinds = {type(value) for value in values if value is not None}
-        if kinds == {bool}:
+        if kinds == {"bool"}:
             return arrow.bool_()
-        return arrow.float64() if kinds and kinds <= {int, float} else arrow.string()
+        if kinds <= {"int", "long"}:
+            return arrow.int64()
+        return arrow.float64() if kinds <= {"int", "float"} else arrow.string()
 
     def _array(self, values: list[Any], kind: Any) -> Any:
         arrow = self._arrow
@@ -249,7 +252,7 @@ class ValueWriter:
             return arrow.array(values, kind)
         except (arrow.ArrowException, TypeError, OverflowError) as error:
             raise UnreadableInput(
-                f"a column changes from numbers to something else, which Parquet cannot hold: {error}",
+                f"a column's values change in kind, which Parquet cannot hold: {error}",
                 hint="-o FILE.jsonl keeps every value as it is",
             ) from error
 

@@ -24,7 +24,7 @@ from llmcli.errors import LlmError, RowsFailed, Stopped, UsageError, cannot_writ
 from llmcli.messages import Prompt
 from llmcli.output.json_text import to_json
 from llmcli.rows.batch import Batch, Beside, resumable, spooled
-from llmcli.rows.columns import Outcome, ResultColumns, result_columns
+from llmcli.rows.columns import Columns, Kind, Outcome, ResultColumns, kind_of, result_columns
 from llmcli.rows.formats import open_reader
 from llmcli.rows.job import Job, OutputFormat, Outside, RowOptions, identify, provenance
 from llmcli.rows.journal import Journal
@@ -114,7 +114,7 @@ class _Run:
     results: ResultColumns
     tally: Tally = field(default_factory=Tally)
     summary: Summary = field(default_factory=Summary)
-    _seen: dict[str, None] = field(default_factory=dict)  # keys of the JSON objects, in order
+    _seen: dict[str, set[Kind]] = field(default_factory=dict)  # keys of the JSON objects, in order
     _allowed: frozenset[str] | None = None  # the only keys that a table on a pipe can hold
 
     # ---------------------------------------------------------- the three ways
@@ -186,7 +186,7 @@ class _Run:
                     ahead = READ_AHEAD if self.source.regular else 1
                     batch = Batch(journal, identity, self.workers, self.tally, budget, ahead)
                     self._fill(batch, reader, format)
-                    self._write_output(batch, beside, format, reader.columns or tuple(self._seen))
+                    self._write_output(batch, beside, format, _plain(reader) or self._seen)
                     spare = journal.spare()
             if self.options.sidecar:
                 write_sidecar(beside.sidecar, about)
@@ -206,9 +206,7 @@ class _Run:
         with progress(self.outside, self.tally, total):
             batch.ask_missing(rows)
 
-    def _write_output(
-        self, batch: Batch, beside: Beside, format: OutputFormat, columns: tuple[str, ...]
-    ) -> None:
+    def _write_output(self, batch: Batch, beside: Beside, format: OutputFormat, columns: Columns) -> None:
         self.source.check_unchanged()
         self.outside.status(f"writing {beside.output}")
         with self._reader() as reader, output_file(beside.output, beside.temporary) as stream:
@@ -259,7 +257,7 @@ class _Run:
             return rows
         return map(self._without_clash, rows)
 
-    def _columns_at_once(self, reader: Reader, format: OutputFormat) -> tuple[str, ...]:
+    def _columns_at_once(self, reader: Reader, format: OutputFormat) -> Columns:
         """
         The input's columns, before its rows are read for good.
 
@@ -267,15 +265,15 @@ class _Run:
         and an object with others is an error.
         """
         if not isinstance(reader, JsonReader) or not self._needs_columns(reader, format):
-            return reader.columns or ()
+            return _plain(reader)
         if not self.source.regular:
             columns = reader.keys_ahead()
             self._allowed = frozenset(columns)
-            return columns
+            return dict.fromkeys(columns, ())
         with self._reader() as again:
             for _ in self._observed(again):
                 pass
-        return tuple(self._seen)
+        return self._seen
 
     def _needs_columns(self, reader: Reader, format: OutputFormat) -> bool:
         """Whether the keys of all JSON objects must be known before the first is written."""
@@ -303,19 +301,21 @@ class _Run:
         self._seen.clear()
         ours = set(self.results.flat)
         for row in self._rows(reader):
-            keys = (row.record if row.record is not None else reader.record(row)).keys() - ours
+            record = row.record if row.record is not None else reader.record(row)
+            keys = record.keys() - ours
             if not keys <= self._seen.keys():
-                self._seen.update((key, None) for key in row.record or keys if key in keys)
+                self._seen.update((key, set()) for key in record if key in keys and key not in self._seen)
                 if len(self._seen) > MOST_COLUMNS:
                     raise UsageError(
                         f"the objects of {self.source.name} have more than {MOST_COLUMNS:,} different keys",
                         hint="-o FILE.jsonl needs no columns",
                     )
+            for key in keys:
+                if kind := kind_of(record[key]):
+                    self._seen[key].add(kind)
             yield row
 
-    def _writer(
-        self, format: OutputFormat, stream: BinaryIO, reader: Reader, columns: tuple[str, ...]
-    ) -> Writer:
+    def _writer(self, format: OutputFormat, stream: BinaryIO, reader: Reader, columns: Columns) -> Writer:
         return open_writer(format, stream, reader, self.results, columns, self._provenance(reader))
 
     def _write(self, writer: Writer, told: bool, row: Row, outcome: Outcome) -> None:
@@ -392,3 +392,8 @@ class _Terminal:
 
     def flush(self) -> None:
         """The outside does."""
+
+
+def _plain(reader: Reader) -> Columns:
+    """The columns that a reader knows by itself."""
+    return dict.fromkeys(reader.columns or (), ())

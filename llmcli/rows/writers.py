@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 from llmcli.errors import LlmError, UsageError
 from llmcli.output.json_text import to_json
-from llmcli.rows.columns import Outcome, ResultColumns, as_cell
+from llmcli.rows.columns import Columns, Outcome, ResultColumns, as_cell
 from llmcli.rows.csv_reader import CsvReader, Dialect
 from llmcli.rows.job import OutputFormat
 from llmcli.rows.json_reader import JsonReader
@@ -48,7 +48,7 @@ def open_writer(
     stream: BinaryIO,
     reader: Reader,
     results: ResultColumns,
-    columns: Sequence[str],
+    columns: Columns,
     about: dict[str, Any],
 ) -> Writer:
     """
@@ -181,7 +181,7 @@ class TableWriter:
     """CSV or TSV of rows that came in another format."""
 
     def __init__(
-        self, put: _Lines, reader: Reader, results: ResultColumns, columns: Sequence[str], dialect: Dialect
+        self, put: _Lines, reader: Reader, results: ResultColumns, columns: Columns, dialect: Dialect
     ) -> None:
         self._put, self._reader, self._results, self._columns = put, reader, results, columns
         self._buffer = io.StringIO()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 
 import pytest
 from batches import TITLE
@@ -93,6 +94,21 @@ def test_a_table_becomes_parquet_and_parquet_a_table(batches, work):
 
     assert parquet.read_schema(work / "mid.parquet").field("n").type == arrow.float64()
     assert batch.read("out.csv") == ("text,n,ok,l,title,error,again,wrong\na,1.0,,,T,,T,\nb,2.5,,[1],T,,T,\n")
+
+
+def test_a_column_of_json_is_what_all_its_values_are(batches, work):
+    batch = batches(TITLE, replies={"": "T"})
+    rows = [{"text": f"t{n}", "id": 2**60 + n, "n": n, "mixed": n, "huge": 2**70} for n in range(3000)]
+    rows[2999] |= {"mixed": "many", "n": 0.5}
+    batch.write("in.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    assert batch.run("in.jsonl", "out.parquet").error is None
+
+    written = parquet.read_table(work / "out.parquet")
+    kinds = [arrow.int64(), arrow.float64(), arrow.string(), arrow.string()]
+    assert written.select(["id", "n", "mixed", "huge"]).schema.types == kinds
+    assert written["id"].to_pylist() == [row["id"] for row in rows]
+    assert written["mixed"].to_pylist()[2998:] == ["2998", "many"]
 
 
 def test_no_rows_make_an_empty_file(batches, work):
