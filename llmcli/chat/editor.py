@@ -26,7 +26,7 @@ from prompt_toolkit.styles import Style
 from llmcli.chat.completion import SlashCompleter
 from llmcli.chat.history import History
 from llmcli.chat.screen import NARROW
-from llmcli.chat.slash import is_command
+from llmcli.chat.slash import is_command, is_known, literal
 from llmcli.chat.talk import Talk
 from llmcli.errors import LlmError
 from llmcli.output.sanitize import sanitize
@@ -107,13 +107,17 @@ class Editor:
 
     def read(self, default: str = "", pre_run: Callable[[], None] | None = None) -> str:
         """
-        The next message, without the marks of a block.
+        The next message, without the marks of a block; a slash that begins a block, or several lines that
+        are no command, is doubled, as in a line that is a message.
 
         Raises KeyboardInterrupt for Ctrl-C at an empty prompt, EOFError for Ctrl-D.
         """
         wide = self.session.output.get_size().columns >= NARROW
         self.session.bottom_toolbar = self._bottom_line if wide and not self.talk.screen.dumb else None
-        return without_marks(self._type(self.session, default=default, pre_run=pre_run))
+        typed = self._type(self.session, default=default, pre_run=pre_run)
+        text = without_marks(typed)
+        as_it_stands = text is not typed or ("\n" in text and not is_known(text))
+        return literal(text) if as_it_stands else text
 
     def _type(self, session: PromptSession[str], **settings: Any) -> str:
         """Let the user type a line; every key of the chat comes through here."""
@@ -165,9 +169,9 @@ def without_marks(text: str) -> str:
     'one\\ntwo'
     '''
     stripped = text.strip()
-    if stripped.startswith(BLOCK) and stripped.endswith(BLOCK) and len(stripped) >= 2 * len(BLOCK):
-        return stripped[len(BLOCK) : -len(BLOCK)].strip("\n")
-    return text
+    inside = stripped[len(BLOCK) : -len(BLOCK)]
+    marked = stripped.startswith(BLOCK) and stripped.endswith(BLOCK) and len(stripped) >= 2 * len(BLOCK)
+    return inside.strip("\n") if marked and BLOCK not in inside else text
 
 
 def _continuation(width: int, line: int, wraps: int) -> StyleAndTextTuples:

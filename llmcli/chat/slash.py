@@ -129,6 +129,29 @@ def is_command(line: str) -> bool:
     return line.startswith("/") and not line.startswith("//")
 
 
+def is_known(text: str) -> bool:
+    """
+    Whether a text begins with a command that there is.
+
+    >>> is_known("/system Be brief.\\nBe kind."), is_known("/etc/hosts"), is_known("hello")
+    (True, False, False)
+    """
+    try:
+        return is_command(text) and bool(find(text.split(maxsplit=1)[0]))
+    except UsageError:
+        return False
+
+
+def literal(text: str) -> str:
+    """
+    A message as it must be typed to be sent as it stands.
+
+    >>> literal("/etc/hosts"), literal("hello")
+    ('//etc/hosts', 'hello')
+    """
+    return "/" + text if text.startswith("/") else text
+
+
 def run(talk: Talk, line: str) -> None:
     """Do what a line that begins with a slash says."""
     word, _, rest = line.partition(" ")

@@ -234,6 +234,27 @@ def test_a_summary_is_written_without_the_limits_of_answers(typist):
     assert chat.talk.conversation.summary == "one two three four five"
 
 
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ('"""\x1b\r// add\x1b\rx = 1"""', "// add\nx = 1"),
+        ('"""/etc/hosts"""', "/etc/hosts"),
+        ("\x1b[200~/* C\n*/\x1b[201~", "/* C\n*/"),
+        ("\x1b[200~// C++\nint x;\x1b[201~", "// C++\nint x;"),
+        ('\x1b[200~"""Doc."""\nx = """abc"""\x1b[201~', '"""Doc."""\nx = """abc"""'),
+        ("//one line", "/one line"),
+    ],
+)
+def test_a_block_and_pasted_lines_are_sent_as_they_stand(typist, typed, sent):
+    chat = typist.chat(typed, default="ok")
+    assert [m.content for m in chat.talk.conversation.messages()] == [sent, "ok"]
+
+
+def test_a_command_may_have_several_lines(typist):
+    chat = typist.chat("\x1b[200~/system Be brief.\nBe kind.\x1b[201~", default="ok")
+    assert chat.talk.conversation.system == "Be brief.\nBe kind."
+
+
 def test_vi_keys_edit_as_vi_does(typist):
     chat = typist.chat("abc\x1b0x", keys="vi", default="{last}")
 
