@@ -70,7 +70,7 @@ def _paragraph(element: Any, owner: Any) -> Iterator[str]:
     text = "".join(_words(element)).strip()
     if text:
         yield _styled(text, _style(element, owner))
-    for box in _boxes(element):
+    for box in _inside(element, _BOX):
         yield from _blocks(box, owner)
 
 
@@ -95,20 +95,12 @@ def _rows(table: Any) -> Iterator[list[str]]:
 
 
 def _inside(parent: Any, tag: str) -> Iterator[Any]:
-    """The children of a kind, also those in content controls and tracked insertions."""
+    """The nearest elements of a kind, also those in content controls and tracked insertions."""
     for child in parent:
         if child.tag == tag:
             yield child
         elif child.tag not in _GONE:
             yield from _inside(child, tag)
-
-
-def _boxes(element: Any) -> Iterator[Any]:
-    for child in element:
-        if child.tag == _BOX:
-            yield child
-        elif child.tag not in _GONE:
-            yield from _boxes(child)
 
 
 def _words(element: Any, boxes: bool = False) -> Iterator[str]:

@@ -107,6 +107,13 @@ def test_prose_is_words_even_where_it_looks_like_code(text):
     assert shout(text) == text.upper()
 
 
+@pytest.mark.parametrize("line", ["{}x|", "<a>{}x", "--|--{}x", "| --{}|x", "a:{}x", "-{}x|"])
+def test_a_long_run_of_blanks_takes_no_longer_than_its_length(line):
+    begun = time.process_time()
+    parts("a\n\n" + line.format(" " * 50_000) + "\nb")
+    assert time.process_time() - begun < 5  # quadratic: a minute
+
+
 def test_a_table_may_have_no_bars_around_it():
     text = "See:\n\nDay | Hours\n--- | ---\nMonday | nine to five\n\nThat | is all.\n"
     assert words(text) == ["See:", "Day", "Hours", "Monday", "nine to five", "That | is all."]

@@ -226,7 +226,7 @@ class Conversation:
         try:
             return self.history.start(self.model, self.system, self.name)
         except UsageError:
-            return self.history.find(self.name, kind="chat").id
+            return self.history.find(self.name).id
 
     def _move(self, entries: Sequence[Entry], place: Place) -> None:
         numbers = {entry.id for entry in entries}

@@ -136,9 +136,9 @@ class Talk:
         self.screen = screen
         self.signals = signals
         self.reference = reference
-        self._sampling = self._first_sampling = sampling
-        self._first_chosen = frozenset(chosen)
-        self._chosen = set(self._first_chosen)
+        self._sampling = sampling
+        self._chosen = frozenset(chosen)
+        self._set: dict[str, Any] = {}  # fields of Sampling that were set since
         self.context = self.first_context = context
         self.thinking = thinking
         self.show_thinking = False
@@ -210,20 +210,16 @@ class Talk:
     def sampling(self) -> Sampling:
         """How answers are drawn: what somebody has chosen, else what the model's maker recommends."""
         recommended = self._info.recommended if self._info is not None else {}
-        return replace(
-            self._sampling, **{name: value for name, value in recommended.items() if name not in self._chosen}
-        )
+        drawn = {name: value for name, value in recommended.items() if name not in self._chosen}
+        return replace(self._sampling, **(drawn | self._set))
 
     def draw_with(self, **chosen: Any) -> None:
         """Draw answers with these fields of Sampling from now on."""
-        self._sampling = replace(self._sampling, **chosen)
-        self._chosen |= chosen.keys()
+        self._set |= chosen
 
     def forget(self, name: str) -> None:
         """Draw answers with this field of Sampling as when the chat began."""
-        self._sampling = replace(self._sampling, **{name: getattr(self._first_sampling, name)})
-        if name not in self._first_chosen:
-            self._chosen.discard(name)
+        self._set.pop(name, None)
 
     def change_model(self, reference: str, context: int | None = None) -> None:
         """Go on with another model, or another context; the old one stays where that fails."""

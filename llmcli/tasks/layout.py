@@ -42,7 +42,7 @@ _MARK = re.compile(
 _FENCE = re.compile(r"\s*(?:>\s?)*(```+|~~~+)")
 # A line that is nothing but an address, a picture, tags, or where a link leads. Linear, whatever it holds.
 _ADDRESS = re.compile(
-    r'\s*(?:\[[^\]]+\]:\s*\S+|<[^\s>]+>|https?://\S+|!\[[^\]]*\]\([^)]*\)|(?:</?[a-zA-Z][^<>]*>\s*)+)(?:\s+"[^"]*")?\s*\Z'
+    r'\s*(?:\[[^\]]+\]:\s*\S+|<[^\s>]+>|https?://\S+|!\[[^\]]*\]\([^)]*\)|</?[a-zA-Z][^<>]*>(?:\s*</?[a-zA-Z][^<>]*>)*)(?:\s+"[^"]*")?\s*\Z'
 )
 _SETTING = re.compile(r"[\w-]+\s*:(?:\s|\Z)")
 _INDENTED = re.compile(r"(?: {4}| {0,3}\t)\s*\S")
@@ -50,7 +50,7 @@ _LISTED = re.compile(r"\s*(?:[-*+•–]|\d{1,3}[.)])\s|\s+\S")
 _CODE = re.compile(
     r"\w\(|[={}<>;$\\`|]|[:{}()\[\]]\s*\Z|\A\s*(?:#|//|-{1,2}\w|(?:return|import|from|def|else)\b)"
 )
-_RULE = re.compile(r"\s*\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)+\|?\s*\Z")  # under the head of a table
+_RULE = re.compile(r"\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)+\|?\Z")  # under the head of a table, stripped
 _SENTENCE_END = re.compile(r"[.!?…。！？:;]['\"”’)\]]*\Z")
 _CELL = re.compile(r"((?<!\\)\|)")
 _NOT_FIRST = tuple("。，、！？；：」』）")  # no line begins with one of these
@@ -154,8 +154,10 @@ def _kept(lines: Sequence[str]) -> list[bool]:
 def _settings(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Where the settings before a Markdown file's first line stand (YAML between two lines of dashes)."""
     if lines[0].rstrip() == "---" and len(lines) > 1 and _SETTING.match(lines[1]):
-        ends = [number for number, line in enumerate(lines[1:], 2) if line.rstrip() in ("---", "...")]
-        yield from ((0, end) for end in ends[:1])
+        for end, line in enumerate(lines[1:], 2):
+            if line.rstrip() in ("---", "..."):
+                yield 0, end
+                return
 
 
 def _indented_code(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -179,9 +181,9 @@ def _indented_code(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
 def _rows(lines: Sequence[str]) -> Iterator[bool]:
     """Of every line, whether it is a row of a table: between bars, or around a line of dashes and bars."""
     inside = False
-    for number, line in enumerate(lines):
-        ruled = _RULE.match(lines[number + 1]) is not None if number + 1 < len(lines) else False
-        inside = "|" in line and (inside or ruled or _RULE.match(line) is not None)
+    ruled = [_RULE.match(line.strip()) is not None for line in lines]
+    for line, is_rule, rule_follows in zip(lines, ruled, [*ruled[1:], False]):
+        inside = "|" in line and (inside or is_rule or rule_follows)
         yield inside or (line.lstrip().startswith("|") and len(_CELL.findall(line)) > 1)
 
 
