@@ -1,24 +1,22 @@
 """
 What the model sees of a conversation, and how it changes: said, answered, undone, dropped, summed up.
 
-Every change goes to the history first. When the history cannot be written the
-conversation goes on in memory and `trouble` says so. Counts nothing and asks
-nothing: it is given to an engine as a `Prompt`.
+Every change goes to the history at once. When that cannot be written the conversation
+goes on in memory, `trouble` says so, and what it lacks is written as soon as that works
+again. Counts nothing and asks nothing: it is given to an engine as a `Prompt`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from llmcli.chat.history import Entry, History, Place, Record, State
-from llmcli.errors import LlmError, UsageError
+from llmcli.errors import LlmError, MissingInput, UsageError
 from llmcli.messages import Message, Prompt, Usage
-
-T = TypeVar("T")
 
 SUMMARY_HEADING = "Summary of the conversation so far:"
 
@@ -53,6 +51,8 @@ class Conversation:
         self.title = title
         self.entries = list(entries)
         self.trouble = ""
+        self._behind: set[int] = set()  # entries that the history has not taken, or not in their last form
+        self._rows: dict[int, int] = {}  # the numbers in the history of entries that it took late
 
     @classmethod
     def load(cls, history: History, record: Record, model: str = "") -> Conversation:
@@ -136,7 +136,7 @@ class Conversation:
         """Save the answer as far as it is written."""
         at = self._last_answer()
         self.entries[at] = replace(self.entries[at], content=text, thinking=thinking)
-        self._keep(self.entries[at].id, lambda number: self.history.grow(number, text, thinking))
+        self._change([self.entries[at]], lambda rows: self.history.grow(rows[0], text, thinking))
 
     def finish(self, text: str, thinking: str, state: State, usage: Usage, seconds: float) -> None:
         """Save the answer's last form; an empty one leaves the context."""
@@ -145,8 +145,8 @@ class Conversation:
             self.entries[at], content=text, thinking=thinking, state=state, usage=usage, seconds=seconds
         )
         self.entries[at] = entry
-        self._keep(
-            entry.id, lambda number: self.history.finish(number, text, thinking, state, usage, seconds)
+        self._change(
+            [entry], lambda rows: self.history.finish(rows[0], text, thinking, state, usage, seconds)
         )
         if not text:
             self._move([entry], "undone")
@@ -180,22 +180,29 @@ class Conversation:
         replaced = [entry for turn in turns for entry in turn.entries]
         replaced += [e for e in self.entries if e.role == "summary" and e.place == "context"]
         numbers = {entry.id for entry in replaced}
-        number = self._keep(self.number, lambda own: self.history.put_summary(own, numbers, text)) or 0
         after = max(at for at, entry in enumerate(self.entries) if entry.id in numbers) + 1
         self.entries = [replace(e, place="summed") if e.id in numbers else e for e in self.entries]
-        self.entries.insert(after, Entry(number, "summary", text))
+        summary = Entry(self._unsaved_id(), "summary", text)
+        self.entries.insert(after, summary)
+
+        def save(rows: list[int]) -> None:
+            self._rows[summary.id] = self.history.put_summary(self.number, rows, text)
+            self._behind.discard(summary.id)
+
+        self._behind.add(summary.id)
+        self._change(replaced, save)
 
     # ── about it ─────────────────────────────────────────────────────────────────────────────────
 
     def set_system(self, text: str) -> None:
         """Another system message, from the next turn on."""
         self.system = text
-        self._keep(self.number, lambda own: self.history.describe(own, system=text))
+        self._describe(system=text)
 
     def set_model(self, name: str) -> None:
         """Another model goes on with the conversation."""
         self.model = name
-        self._keep(self.number, lambda own: self.history.describe(own, model=name))
+        self._describe(model=name)
 
     def rename(self, *, name: str | None = None, title: str | None = None) -> None:
         """Name it, title it. UsageError when the name is taken or malformed."""
@@ -206,43 +213,81 @@ class Conversation:
         self.name = self.name if name is None else name
         self.title = self.title if title is None else title
 
+    def _describe(self, **changed: str) -> None:
+        if self.number:
+            with self._troubles():
+                self.history.describe(self.number, **changed)
+
     def _add(self, entry: Entry) -> None:
-        self.entries.append(replace(entry, id=self._saved(entry)))
+        entry = replace(entry, id=self._unsaved_id())
+        self.entries.append(entry)
+        self._behind.add(entry.id)
+        self._catch_up()
 
-    def _saved(self, entry: Entry) -> int:
-        def save(_: int) -> int:
-            if not self.number:
-                self.number = self._started()
-                if self.title:
-                    self.history.rename(self.number, title=self.title)
-            return self.history.add(
-                self.number, entry.role, entry.content, entry.state, entry.model, entry.seed
-            )
-
-        return self._keep(-1, save) or -len(self.entries) - 1  # unsaved messages count downwards
-
-    def _started(self) -> int:
-        """A number in the history; another chat's, where that began a session of this name meanwhile."""
-        try:
-            return self.history.start(self.model, self.system, self.name)
-        except UsageError:
-            return self.history.find(self.name).id
+    def _unsaved_id(self) -> int:
+        return -len(self.entries) - 1  # an entry keeps it, so that it stays the same one
 
     def _move(self, entries: Sequence[Entry], place: Place) -> None:
         numbers = {entry.id for entry in entries}
         self.entries = [replace(e, place=place) if e.id in numbers else e for e in self.entries]
-        saved = [number for number in numbers if number > 0]
-        self._keep(self.number, lambda _: self.history.move(saved, place))
+        self._change(entries, lambda rows: self.history.move(rows, place))
 
-    def _keep(self, number: int, save: Callable[[int], T]) -> T | None:
-        """Save something about the row `number`; what was never saved cannot be changed."""
-        if number == 0 or (number < 0 and number != -1):
-            return None
+    def _change(self, entries: Sequence[Entry], save: Callable[[list[int]], None]) -> None:
+        """Save a change of entries: all of it in one step, where the history is not behind."""
+        numbers = {entry.id for entry in entries}
+        if not numbers & self._behind:
+            with self._troubles():
+                save([self._rows.get(number, number) for number in numbers])
+                return
+        self._behind |= numbers
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Write what the history lacks, in order."""
+        with self._troubles():
+            for entry in [entry for entry in self.entries if entry.id in self._behind]:
+                self._write(entry)
+                self._behind.discard(entry.id)
+            self.trouble = ""
+
+    def _write(self, entry: Entry) -> None:
+        row = self._rows.get(entry.id, entry.id)
+        if row < 0:
+            row = self._rows[entry.id] = self._added(entry)
+            fresh = Entry(entry.id, entry.role, entry.content, model=entry.model, seed=entry.seed)
+            if replace(entry, state="done") == fresh:
+                return
+        self.history.finish(row, entry.content, entry.thinking, entry.state, entry.usage, entry.seconds)
+        self.history.move([row], entry.place)
+
+    def _added(self, entry: Entry) -> int:
+        if not self.number:
+            self.number = self._started()
         try:
-            return save(number)
+            return self.history.add(
+                self.number, entry.role, entry.content, entry.state, entry.model, entry.seed
+            )
+        except MissingInput:  # deleted meanwhile, and so that stays: this begins another conversation
+            self.number = 0
+            return self._added(entry)
+
+    def _started(self) -> int:
+        """A number in the history; another chat's, where that began a session of this name meanwhile."""
+        try:
+            number = self.history.start(self.model, self.system, self.name)
+        except UsageError:
+            return self.history.find(self.name).id
+        if self.title:
+            self.history.rename(number, title=self.title)
+        return number
+
+    @contextmanager
+    def _troubles(self) -> Iterator[None]:
+        """Go on without the history where it cannot be written."""
+        try:
+            yield
         except LlmError as error:
             self.trouble = str(error)
-            return None
 
     def _last_answer(self) -> int:
         """Where the last answer of the context stands; later ones may have been taken back."""

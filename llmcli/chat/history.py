@@ -192,16 +192,22 @@ class History:
         self, conversation: int, role: str, content: str, state: State = "done", model: str = "",
         seed: int | None = None, position: int | None = None,
     ) -> int:  # fmt: skip
-        """Save a message at the end (or at `position`); gives its number. On disk when it returns."""
+        """
+        Save a message at the end (or at `position`); gives its number. On disk when it returns.
+
+        Raises MissingInput where the conversation was deleted.
+        """
         now = time.time()
         with self.store.writing() as db:
+            found = db.execute("UPDATE conversation SET updated = ? WHERE id = ?", (now, conversation))
+            if not found.rowcount:
+                raise MissingInput(f"conversation {conversation} is no more", hint="llm history list")
             row = db.execute(
                 """INSERT INTO message (conversation, position, role, content, state, model, seed, created)
                    VALUES (?, coalesce(?, (SELECT coalesce(max(position), 0) + 1 FROM message
                                            WHERE conversation = ?)), ?, ?, ?, ?, ?, ?)""",
                 (conversation, position, conversation, role, content, state, model, seed, now),
             )
-            db.execute("UPDATE conversation SET updated = ? WHERE id = ?", (now, conversation))
             return int(row.lastrowid or 0)
 
     def grow(self, message: int, content: str, thinking: str = "") -> None:

@@ -88,8 +88,7 @@ class Text:
     bad byte costs one row and a writer can put it out as it was.
     """
 
-    def __init__(self, stream: io.BufferedReader, encoding: str | None, newline: str) -> None:
-        head = stream.peek(BUFFER)
+    def __init__(self, stream: io.BufferedReader, head: bytes, encoding: str | None, newline: str) -> None:
         self.encoding, self.marked = _encoding(head, encoding)
         self.decoded_as = self.encoding or "utf-8"
         self.asked = encoding is not None
@@ -134,7 +133,7 @@ def open_text(source: Source, encoding: str | None, newline: str) -> Text:
     """Open a source as text. Raises UnreadableInput where it begins like a binary file."""
     check_encoding(encoding)
     stream = source.open()
-    head = stream.peek(BUFFER)
+    head = source.head(stream)
     for magic, (kind, remedy) in _MAGIC.items():
         if head.startswith(magic):
             raise UnreadableInput(f"{source.name} is not text: it looks like {kind}", hint=remedy)
@@ -143,7 +142,7 @@ def open_text(source: Source, encoding: str | None, newline: str) -> Text:
             f"{source.name} is binary, not text: a NUL at byte {head.index(0):,}",
             hint="for UTF-16 without a byte order mark: --encoding utf-16-le",
         )
-    return Text(stream, encoding, newline)
+    return Text(stream, head, encoding, newline)
 
 
 def _encoding(head: bytes, asked: str | None) -> tuple[str, bool]:

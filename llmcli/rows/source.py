@@ -45,7 +45,7 @@ class Source:
         self.full_name = "standard input" if path is None else str(path)
         self.name = "standard input" if path is None else shown(path)
         self._stdin = stdin
-        self._raw: BinaryIO | None = None
+        self._head: bytes | None = None
         self._spool: Path | None = None
         self._spooled = False
         self._stream: _Stream | None = None
@@ -75,8 +75,7 @@ class Source:
             stream = self._open_stream()
         else:
             path = cast(Path, self._spool if self._spooled else self.path)
-            self._raw = open_bytes(path)
-            stream = self._raw
+            stream = open_bytes(path)
         if self.suffixes[1]:
             stream = cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb"))
         return io.BufferedReader(cast(io.RawIOBase, stream), BUFFER)
@@ -92,11 +91,11 @@ class Source:
         if self._stream is not None:
             self._stream.stop()
 
-    def fraction_read(self) -> float | None:
-        """How much of a regular file has been read, 0 to 1; None where nobody can know."""
-        if self.stamp is None or self._raw is None or self._raw.closed or not self.stamp.size:
-            return None
-        return min(1.0, self._raw.tell() / self.stamp.size)
+    def head(self, stream: io.BufferedReader) -> bytes:
+        """The first bytes of what `open` gave, the same in every pass, so that all conclude the same."""
+        if self._head is None:
+            self._head = stream.peek(BUFFER)
+        return self._head
 
     def check_unchanged(self) -> None:
         """Raise Stopped where the file is not what it was when the run began."""
@@ -130,7 +129,7 @@ class _Stream(io.RawIOBase):
     def __init__(self, stream: BinaryIO, spool: Path | None) -> None:
         self._source = stream  # its descriptor is closed when nobody holds it
         self._read = getattr(stream, "read1", stream.read)
-        self._stopped = False
+        self._stopped = self._begun = False
         self._poll: select.poll | None = None
         try:
             descriptor = stream.fileno()
@@ -152,13 +151,24 @@ class _Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while self._poll is not None and not self._poll.poll(WAIT_MS):
-            if self._stopped:
-                return 0
-        data = b"" if self._stopped else self._read(len(buffer))
-        self._keep(data)
+        data = self._come(len(buffer))
+        if not self._begun:  # the columns are told from the first line: a writer may send it in pieces
+            self._begun = True
+            while data and len(data) < len(buffer) and b"\n" not in data:
+                if not (more := self._come(len(buffer) - len(data))):
+                    break
+                data += more
         buffer[: len(data)] = data
         return len(data)
+
+    def _come(self, most: int) -> bytes:
+        """What has come, at most so many bytes; b"" at the end."""
+        while self._poll is not None and not self._poll.poll(WAIT_MS):
+            if self._stopped:
+                return b""
+        data: bytes = b"" if self._stopped else self._read(most)
+        self._keep(data)
+        return data
 
     def stop(self) -> None:
         """Be at the end from now on."""

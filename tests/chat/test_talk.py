@@ -26,7 +26,7 @@ from llmcli.chat.editor import bottom_line
 from llmcli.chat.history import History
 from llmcli.chat.screen import AnswerView, Screen
 from llmcli.errors import InputOutputError, ModelError
-from llmcli.messages import Piece, Sampling
+from llmcli.messages import Piece, Sampling, Usage
 
 
 @pytest.fixture
@@ -107,6 +107,72 @@ def test_a_full_disk_is_told_once_and_the_talk_goes_on(typist):
     assert chat.all.count("not saved") == 1 and "the disk is full" in chat.all
     assert "three!" in chat.all
     assert [m["content"] for m in asked(typist)[-1]["messages"]] == ["one", "one!", "three"]
+
+
+def exchange(conversation, asked, answer):
+    conversation.say(asked)
+    conversation.begin_answer(seed=1)
+    conversation.grow(answer[:3])
+    conversation.finish(answer, "", "done", Usage(prompt=5, answer=2), 1.5)
+
+
+@pytest.mark.parametrize("refused", ["INSERT", "UPDATE"])
+def test_what_a_full_disk_did_not_take_is_written_when_there_is_room_again(tmp_path, refused):
+    history = History(tmp_path / "history.db")
+    conversation = Conversation(history, "model")
+    exchange(conversation, "one", "first answer")
+    history.store.db.execute(
+        f"CREATE TRIGGER full BEFORE {refused} ON message BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+    )
+    exchange(conversation, "two", "second answer")
+    conversation.undo()
+    exchange(conversation, "three", "third answer")
+    assert "the disk is full" in conversation.trouble
+    history.store.db.execute("DROP TRIGGER full")
+    conversation.say("four")
+
+    assert conversation.trouble == ""
+    saved = history.entries(conversation.number)
+    assert [(e.content, e.state, e.place, e.usage, e.seconds) for e in saved] == [
+        (e.content, e.state, e.place, e.usage, e.seconds) for e in conversation.entries
+    ]
+    assert [e.content for e in saved if e.place == "undone"] == ["two", "second answer"]
+    history.close()
+
+
+def test_a_summary_that_a_full_disk_did_not_take_is_written_later(tmp_path):
+    history = History(tmp_path / "history.db")
+    conversation = Conversation(history, "model")
+    exchange(conversation, "one", "first answer")
+    exchange(conversation, "two", "second answer")
+    history.store.db.execute(
+        "CREATE TRIGGER full BEFORE INSERT ON message BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+    )
+    conversation.compress(conversation.turns()[:1], "They spoke of one.")
+    history.store.db.execute("DROP TRIGGER full")
+    exchange(conversation, "three", "third answer")
+
+    loaded = Conversation.load(history, history.find("last"))
+    assert loaded.messages() == conversation.messages()
+    assert loaded.summary == "They spoke of one."
+    history.close()
+
+
+def test_a_conversation_deleted_elsewhere_goes_on_as_another(tmp_path):
+    """What was deleted stays deleted; what is said from then on is kept."""
+    history, other = History(tmp_path / "history.db"), History(tmp_path / "history.db")
+    conversation = Conversation(history, "model", name="work")
+    exchange(conversation, "one", "first answer")
+    other.delete([conversation.number])
+    exchange(conversation, "two", "second answer")
+
+    assert conversation.trouble == ""
+    [record] = other.conversations()
+    assert record.name == "work"
+    assert [e.content for e in other.entries(record.id)] == ["two", "second answer"]
+    assert [m.content for m in conversation.messages()] == ["one", "first answer", "two", "second answer"]
+    history.close()
+    other.close()
 
 
 def test_a_conversation_that_a_crash_cut_is_taken_up_with_the_part_that_was_saved(tmp_path):

@@ -714,3 +714,20 @@ def test_answers_of_an_endless_pipe_come_as_they_are_ready(llm_env, work, script
         assert process.stdout.readline() == "\t\t\n"
         process.stdin.close()
         assert process.wait(timeout=60) == 0
+
+
+def test_a_header_that_comes_in_pieces_is_read_as_one(llm_env, work, script):
+    """The columns of a pipe are told from its first line, not from what its first read happens to give."""
+    from conftest import LLM
+
+    command = [LLM, "sentiment", "--field", "note", "--input-format", "csv", "-m", script(replies={"": GOOD})]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=work, env=llm_env, stdin=pipe, stdout=pipe, text=True) as process:
+        for part in ("id", ";price, n", "et;note\n", "1;2;good\n"):
+            process.stdin.write(part)
+            process.stdin.flush()
+            time.sleep(0.3)
+        process.stdin.close()
+        shown = process.stdout.read()
+        assert process.wait(timeout=60) == 0
+    assert shown == "positive\t0.9000\tgood\n"
