@@ -53,16 +53,7 @@ def fetch(folder: Path) -> Path:
     if source.exists():
         return source
     wanted = f"llama-cpp-python=={version('llama-cpp-python')}"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        "--no-build-isolation",
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "llama-cpp-python"]
     subprocess.run([*command, "-d", str(folder / "source"), wanted], check=True)
     with tarfile.open(next((folder / "source").glob(f"{name}.tar.gz"))) as archive:
         archive.extractall(folder / "source", filter="data")

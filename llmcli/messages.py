@@ -80,6 +80,10 @@ class Usage(Struct, frozen=True):
     answer: int = 0
     cached: int = 0
 
+    def __add__(self, more: Usage) -> Usage:
+        """The tokens of two requests together."""
+        return Usage(self.prompt + more.prompt, self.answer + more.answer, self.cached + more.cached)
+
 
 class Piece(Struct, frozen=True):
     """A part of an answer while it is being written; `thinking` text is not part of the answer."""

@@ -73,7 +73,7 @@ def losses(model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     device = model.words.weight.device
     tokens = batch["tokens"].to(device)
     weight = batch["weight"].to(device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=model.bfloat16):
         hidden = model(tokens, batch["position"].to(device), visible(batch["branch"].to(device)))
         asked = weight > 0
         logits = model.logits(hidden[asked]).float()
@@ -251,6 +251,7 @@ def train(options: argparse.Namespace) -> None:
         run.model.load_state_dict(read_weights(options.start), strict=False)
     run.model.round_weights(options.round)
     run.model.drop_out(options.dropout)
+    run.model.bfloat16 = not options.float32
     if options.compile:
         run.model.compile_blocks()
     if first:
@@ -318,6 +319,7 @@ if __name__ == "__main__":
         "--rate", type=float, default=1.0, help="of learning: less where a trained model goes on"
     )
     parser.add_argument("--round", action="store_true", help="round the weights as Q4_0 does")
+    parser.add_argument("--float32", action="store_true", help="for a processor that has no bfloat16")
     parser.add_argument("--dropout", type=float, default=0.0, help="for many epochs over the same rows")
     parser.add_argument("--compile", action="store_true", help="with TorchInductor: needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)

@@ -196,7 +196,7 @@ def edit(talk: Talk, rest: str) -> None:
         talk.screen.say("there is no message yet")
         return
     talk.measure()
-    talk.next_text = turn.entries[0].content
+    talk.next_text = talk.as_typed(turn)
 
 
 def go_on(talk: Talk, rest: str) -> None:

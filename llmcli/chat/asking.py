@@ -40,6 +40,8 @@ def ask(talk: Talk, text: str) -> State | None:
     talk.next_text = ""
     if talk.attachments and text and not talk.conversation.number:
         talk.conversation.rename(title=brief(text, 80))  # a list should not show how the file begins
+    if talk.template is not None and not talk.attachments:
+        talk.worded[message] = text
     talk.attachments.clear()
     talk.conversation.say(message)
     return talk.answer_first()

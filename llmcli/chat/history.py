@@ -281,7 +281,7 @@ class History:
 
         A "quoted phrase" must occur as it stands. Chinese, Japanese and Korean run
         without spaces, which the index takes for one long word: they are looked for
-        letter by letter.
+        letter by letter, as is what stands nowhere as a word (it may touch such letters).
         """
         parts = [phrase or word for phrase, word in re.findall(r'"([^"]+)"|([^\s"]+)', words)]
         if not parts:
@@ -291,7 +291,7 @@ class History:
         match = " ".join('"' + part.replace('"', '""') + '"' for part in parts)
         if not words.rstrip().endswith('"'):
             match += "*"
-        return self._hits(
+        found = self._hits(
             """SELECT c.id, c.name, c.title, m.role, m.created,
                       snippet(message_text, 0, '«', '»', '…', 16) AS snippet
                FROM message_text JOIN message m ON m.id = message_text.rowid
@@ -299,6 +299,7 @@ class History:
                WHERE message_text MATCH ? ORDER BY rank, m.id DESC LIMIT ?""",
             (match, limit),
         )
+        return found or self._search_letters(parts, limit)
 
     def _search_letters(self, parts: list[str], limit: int) -> list[Hit]:
         clause = " AND ".join("instr(lower(m.content), lower(?)) > 0" for _ in parts)

@@ -2,7 +2,7 @@
 Signals and the terminal's modes: nobody's terminal is left in a strange state.
 
 Between prompts the terminal is quiet: no echo, no line buffering, so that what is
-typed while the model answers waits for the next prompt. The handlers never raise.
+typed or pasted while the model answers waits for the next prompt, a paste as one. The handlers never raise.
 They tell whoever is waiting: the answer's loop (`work`) or the prompt (prompt-toolkit).
 """
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RESTORE = "\x1b[?2004l\x1b[?25h\x1b[0m"
 """Bracketed paste off, cursor shown, no colour."""
+MARK_PASTES = "\x1b[?2004h"
 
 ENDINGS = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -160,15 +161,19 @@ class Signals:
         modes[_IFLAG] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR)
         modes[_CC][termios.VMIN] = 1
         modes[_CC][termios.VTIME] = 0
-        _set_modes(self.terminal, modes)
+        if _set_modes(self.terminal, modes):
+            self._write(MARK_PASTES)
 
     def _restore(self) -> None:
         if self.terminal is None:
             return
         _set_modes(self.terminal, self._cooked)
-        if not self.dumb:
+        self._write(RESTORE)
+
+    def _write(self, sequences: str) -> None:
+        if self.terminal is not None and not self.dumb:
             with suppress(OSError):
-                os.write(self.terminal, RESTORE.encode())
+                os.write(self.terminal, sequences.encode())
 
 
 def _modes(terminal: int | None) -> list[Any] | None:
@@ -180,10 +185,12 @@ def _modes(terminal: int | None) -> list[Any] | None:
         return None
 
 
-def _set_modes(terminal: int | None, modes: list[Any] | None) -> None:
+def _set_modes(terminal: int | None, modes: list[Any] | None) -> bool:
+    """Whether they are set: in the background a change of modes would stop the process."""
     if terminal is None or modes is None:
-        return
-    # In the background a change of modes stops the process; the shell's own are right there.
+        return False
     with suppress(termios.error, OSError):
         if os.tcgetpgrp(terminal) == os.getpgrp():
             termios.tcsetattr(terminal, termios.TCSANOW, modes)
+            return True
+    return False

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from llmcli.chat.conversation import Conversation
+from llmcli.chat.conversation import Conversation, Turn
 from llmcli.chat.history import Entry, State
 from llmcli.chat.screen import AnswerView, Screen
 from llmcli.chat.signals import Interrupted, Signals
+from llmcli.chat.timing import Timing
 from llmcli.chat.work import Tick, follow, run
 from llmcli.engines.base import Engine, EngineInfo
 from llmcli.errors import EngineCrashed, LlmError
@@ -83,33 +84,6 @@ class Doors:
     encoding: str | None = None
 
 
-@dataclass
-class Timing:
-    """The last answer in figures, and the sums of the session."""
-
-    first: float = 0.0
-    seconds: float = 0.0
-    usage: Usage = field(default_factory=Usage)
-    answers: int = 0
-    total: Usage = field(default_factory=Usage)
-    total_seconds: float = 0.0
-
-    @property
-    def speed(self) -> float:
-        """Answer tokens a second, from the first token on."""
-        writing = self.seconds - self.first
-        return (self.usage.answer - 1) / writing if writing > 0 and self.usage.answer > 1 else 0.0
-
-    def add(self, first: float, seconds: float, usage: Usage) -> None:
-        """Count one more answer."""
-        self.first, self.seconds, self.usage = first, seconds, usage
-        self.answers += 1
-        sums = (usage.prompt, usage.answer, usage.cached)
-        before = (self.total.prompt, self.total.answer, self.total.cached)
-        self.total = Usage(*(one + more for one, more in zip(before, sums)))
-        self.total_seconds += seconds
-
-
 def _nothing() -> None:
     """Nobody wants to know."""
 
@@ -145,6 +119,7 @@ class Talk:
         self.fixed_seed = self.first_seed = seed
         self.attachments: list[Attachment] = []
         self.template: tuple[Template, dict[str, object]] | None = None
+        self.worded: dict[str, str] = {}  # messages that a template worded, and what was typed
         self.timing = Timing()
         self.used = 0
         self.next_text = ""
@@ -169,8 +144,11 @@ class Talk:
         """Wait for the model, for the bottom line's sake; who asks something will hear of a failure."""
         with suppress(Exception):
             info = engine.info
+            beginning = self.conversation.prompt(thinking=self.thinking)
+            used = engine.count_tokens([beginning])[0] if beginning.messages else 0
             if engine is self._engine:
                 self._info = info
+                self.used = self.used or used
                 self.on_loaded()
                 if not self.alone:
                     self.read_ahead()
@@ -319,10 +297,15 @@ class Talk:
             self.measure()
         return state
 
+    def as_typed(self, turn: Turn) -> str:
+        """A turn's message as it was typed, where the template will word it once more."""
+        message = turn.entries[0].content
+        return self.worded.get(message, message) if self.template else message
+
     def _give_back(self) -> None:
         """A message that got no answer comes back into the prompt: what broke once would break again."""
         turn = self.conversation.undo()
-        self.next_text = turn.entries[0].content if turn else ""
+        self.next_text = self.as_typed(turn) if turn else ""
 
     def _write_down(
         self, items: Iterator[Piece | Completion | Tick], view: AnswerView, before: Entry | None
@@ -363,9 +346,25 @@ class Talk:
             self.screen.complain(f"error: {error}")
         finally:
             seconds = time.monotonic() - began
-            self.conversation.finish(*so_far(), state, usage, seconds)
+            self._finish(so_far(), view, before, state, usage, seconds)
+        if state == "stopped" and view.text and not self.signals.leaving:
+            with suppress(Interrupted, LlmError):  # the engine tells of whole answers only
+                usage = Usage(answer=self.count([view.text])[0])
+                self._finish(so_far(), view, before, state, usage, seconds)
         self.timing.add(first, seconds, usage)
         return state, usage
+
+    def _finish(
+        self, texts: tuple[str, str], view: AnswerView, before: Entry | None, state: State, usage: Usage,
+        seconds: float,
+    ) -> None:  # fmt: skip
+        """Save an answer's end; what nothing was added to is what it was."""
+        if before is not None and not view.text:
+            state = state if state in ("done", "degenerate") else before.state
+            usage, seconds = before.usage, before.seconds
+        elif before is not None:
+            usage, seconds = before.usage + usage, before.seconds + seconds
+        self.conversation.finish(*texts, state, usage, seconds)
 
     def _seed(self) -> int:
         """A given seed draws the same answers again, each /regen the next ones."""

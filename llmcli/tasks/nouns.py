@@ -114,7 +114,4 @@ def in_full(
 
 def total(usages: Iterable[Usage]) -> Usage:
     """The tokens of several requests together."""
-    prompt = answer = cached = 0
-    for usage in usages:
-        prompt, answer, cached = prompt + usage.prompt, answer + usage.answer, cached + usage.cached
-    return Usage(prompt, answer, cached)
+    return sum(usages, Usage())

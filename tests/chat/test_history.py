@@ -122,6 +122,8 @@ def test_search_finds_words_phrases_beginnings_and_scripts_without_spaces(histor
     assert found("ete") == [("way", "assistant")]
     assert found("どこ") == [("", "user")]
     assert found('" OR NEAR( * ^ - :') == []
+    said(history, "使用Python编程", "好", name="mixed")
+    assert found("python") == [("mixed", "user")]
     assert history.search("park")[0].snippet == "Left of the «park». C'est l'été."
     with pytest.raises(UsageError):
         history.search('  " ')

@@ -280,6 +280,33 @@ def test_continue_goes_on_with_the_answer_that_is_seen_and_leaves_those_taken_ba
     assert [(e.content, e.place) for e in chat.talk.conversation.entries][-1] == ("two", "undone")
 
 
+def test_an_answer_that_nothing_is_added_to_is_what_it_was(typist):
+    """Going on was stopped before its first word."""
+    interrupt_when_asked(typist.folder, times=2)
+    chat = typist.chat("go", "/continue", default="one two", delay=0.6, log="asked.jsonl")
+
+    [answer] = chat.talk.conversation.answers()
+    assert (answer.content, answer.state) == ("one two", "done")
+    assert answer.usage.answer == 2 and answer.seconds >= 0.6
+
+
+def test_tokens_of_an_answer_that_was_gone_on_with_are_added_up(typist):
+    chat = typist.chat("a", "/continue", default="one two", sampling=Sampling(max_tokens=1))
+
+    [answer] = chat.talk.conversation.answers()
+    assert answer.usage.answer == 2
+
+
+def test_a_message_worded_by_a_template_is_edited_as_it_was_typed(typist):
+    chat = typist.chat(
+        "/template title", "some text", "/edit", " more", "/template off", "/edit", "", default="ok"
+    )
+    messages = [e.content for e in chat.talk.conversation.entries if e.role == "user"]
+
+    assert messages[1] == messages[0].replace("some text", "some text more")
+    assert messages[2] == messages[1]
+
+
 def test_an_answer_stays_where_the_model_cannot_be_opened_to_replace_it(typist):
     chat = typist.chat("one", default="{last}")
 

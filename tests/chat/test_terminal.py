@@ -81,6 +81,26 @@ def test_a_pasted_text_is_not_sent_and_keys_edit_it(terminal, script, asked):
     assert asked()[0]["messages"] == [{"role": "user", "content": "first line end\nsecond 漢字 🙂 "}]
 
 
+def test_what_is_pasted_while_the_model_answers_is_one_message(terminal, script, asked):
+    chat = terminal("chat", "-m", script(default="slow answer", delay=2.0, log="asked.jsonl"))
+    chat.ready()
+    chat.type("first\r")
+    chat.until("slow")
+    assert chat.raw.rfind(b"\x1b[?2004h") > chat.raw.rfind(b"\x1b[?2004l")
+    chat.type("\x1b[200~one\rtwo\rthree\x1b[201~")
+    chat.until("three")
+    chat.type("\r")
+    chat.until("slow answer", times=2)
+
+    assert [m["content"] for m in asked()[-1]["messages"]][-1] == "one\ntwo\nthree"
+
+
+def test_the_meter_shows_the_system_message_from_the_start(terminal, script):
+    chat = terminal("chat", "-m", script(default="ok"), "-s", "Answer like a pirate, and briefly.")
+
+    chat.until(r"· [1-9]\d*/8,192 tokens")
+
+
 def test_lines_are_recalled_searched_completed_and_written_in_an_editor(
     terminal, script, work, home, tmp_path
 ):
@@ -139,7 +159,7 @@ def test_control_c_keeps_the_part_hints_at_an_empty_prompt_and_control_d_leaves(
     assert chat.ended() == 0
     assert chat.is_restored()
     (messages,) = kept()
-    assert messages[3].state == "stopped"
+    assert messages[3].state == "stopped" and messages[3].usage.answer > 0
     assert LONG.startswith(messages[3].content.strip()) and messages[3].content
     assert "twelve" not in messages[3].content  # it did not wait for the end
 
