@@ -205,7 +205,8 @@ def go_on(talk: Talk, rest: str) -> None:
     if last is None or last.role != "assistant":
         talk.screen.say("there is no answer to go on with; /regen asks again")
         return
-    talk.answer(continuing=True)
+    if asking.make_room(talk, None):
+        talk.answer(continuing=True)
 
 
 def copy(talk: Talk, rest: str) -> None:

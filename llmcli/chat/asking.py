@@ -68,8 +68,12 @@ def reserve(talk: Talk) -> int:
     return min(talk.sampling.max_tokens or RESERVE, RESERVE, max(1, talk.window // 4))
 
 
-def make_room(talk: Talk, message: str) -> bool:
-    """See that the message and an answer fit; offer what can be done. False: the user goes back."""
+def make_room(talk: Talk, message: str | None) -> bool:
+    """
+    See that the message and an answer fit; offer what can be done. False: the user goes back.
+
+    Without a message, the last answer goes on.
+    """
     talk.engine.info  # noqa: B018 (loads it: the window is not known before)
     while talk.window:
         needed = _needed(talk, message)
@@ -80,15 +84,18 @@ def make_room(talk: Talk, message: str) -> bool:
     return True
 
 
-def _needed(talk: Talk, message: str, without: int = 0) -> int:
+def _needed(talk: Talk, message: str | None, without: int = 0) -> int:
     """Tokens of the conversation less its oldest turns, with a message and room for the answer."""
     turns = talk.conversation.turns()[without:]
-    kept = as_messages([entry for turn in turns for entry in turn.entries])
-    prompt = Prompt((*talk.conversation.head, *kept, Message("user", message)), thinking=talk.thinking)
+    kept = (*talk.conversation.head, *as_messages([entry for turn in turns for entry in turn.entries]))
+    if message is None:
+        prompt = Prompt(kept, continue_last=True)
+    else:
+        prompt = Prompt((*kept, Message("user", message)), thinking=talk.thinking)
     return talk.count([prompt])[0] + reserve(talk)
 
 
-def _make_some_room(talk: Talk, message: str, needed: int) -> bool:
+def _make_some_room(talk: Talk, message: str | None, needed: int) -> bool:
     """Let the user choose, and do it."""
     dropped = _turns_to_drop(talk, message)
     longer = _doubled(talk.window, needed)
@@ -115,9 +122,11 @@ def _make_some_room(talk: Talk, message: str, needed: int) -> bool:
     return choice == "d"
 
 
-def _turns_to_drop(talk: Talk, message: str) -> list[Turn]:
+def _turns_to_drop(talk: Talk, message: str | None) -> list[Turn]:
     """The fewest oldest turns without which the message fits; none when it never does."""
     turns = talk.conversation.turns()
+    if message is None:
+        turns.pop()  # it holds the answer that goes on
     low, high = 1, len(turns)
     if not turns or _needed(talk, message, high) > talk.window:
         return []

@@ -134,7 +134,9 @@ class Editor:
         try:
             while True:
                 question = f"{keys}, or Enter to go back: "
-                answer = self._type(asking, message=question).strip().lower()
+                with self.talk.signals.at_prompt(asking.app):
+                    answer = self._type(asking, message=question, pre_run=self.talk.signals.check_prompt)
+                answer = answer.strip().lower()
                 if answer in options or not answer:
                     return answer
         except (KeyboardInterrupt, EOFError):

@@ -60,6 +60,19 @@ def ends_at_some_moment(one, kept, signum, number):
     check_history(kept, number)
 
 
+def test_asked_to_end_while_it_asks_what_to_drop_it_ends(terminal, script):
+    chat = terminal("chat", "-m", script(default="ok", context=50), "--max-tokens", "20")
+    chat.ready()
+    chat.type("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\r")
+    chat.until("(?m)^ok$")
+    chat.type("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\r")
+    chat.until("or Enter to go back:")
+    os.kill(chat.child.pid, signal.SIGTERM)
+
+    assert chat.ended() == 143
+    assert chat.is_restored()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [3])
 def test_stopped_and_continued_it_goes_on(shell, kept, number):
