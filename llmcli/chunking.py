@@ -208,12 +208,6 @@ _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
 _CHARACTERS_PER_TOKEN = 8  # longer pieces are cut before they are counted, and packed again after
 
 
-def paragraphs(text: str) -> list[Span]:
-    """The paragraphs of `text`: what stands between blank lines, verbatim."""
-    trimmed = [_trim(text, start, end) for start, end in _paragraph_ranges(text, 0, len(text))]
-    return [Span(start, end, text[start:end]) for start, end in trimmed if start < end]
-
-
 def split(text: str, budget: int, count: Count) -> list[Span]:
     """
     Chunks of `text`, each of at most `budget` tokens as `count` counts them, in order.

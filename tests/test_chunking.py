@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcli.chunking import Span, paragraphs, sentences, split
+from llmcli.chunking import Span, sentences, split
 from llmcli.errors import InputTooLong
 
 
@@ -204,7 +204,3 @@ def is_split_in_seconds_with_few_counts(text):
     assert count.calls < 20
     assert count.characters < 8 * len(text)
     assert sum(len(chunk.text.split()) for chunk in chunks) >= len(text.split())
-
-
-def test_paragraphs_are_what_stands_between_blank_lines():
-    assert texts_of(paragraphs("\n\nOne\ntwo\n \nThree\n\n\n")) == ["One\ntwo", "Three"]

@@ -28,8 +28,6 @@ llm complete "Once upon a time" -n 3 --seed 7
 cat draft.txt | llm complete --max-tokens 80
 """
 
-Text = Annotated[str | None, typer.Argument(metavar="TEXT", help="The beginning; - is standard input.")]
-
 app = new_app()
 
 

@@ -54,8 +54,10 @@ def list_conversations(
         for record in records:
             env.write_json(_fields(record))
         return
+    from llmcli.chat.export import moment
+
     rows = [
-        (str(one.id), _moment(one.updated, env), one.name or "-", str(one.messages), one.model, one.heading)
+        (str(one.id), moment(one.updated), one.name or "-", str(one.messages), one.model, one.heading)
         for one in records
     ]
     env.write_table(("ID", "USED", "NAME", "MESSAGES", "MODEL", "TITLE"), rows, right=(0, 3))
@@ -101,7 +103,9 @@ def search(
             fields = {"id": hit.conversation, "name": hit.name, "title": hit.title, "role": hit.role}
             env.write_json({**fields, "created": hit.created, "snippet": hit.snippet})
         return
-    rows = [(str(h.conversation), _moment(h.created, env), h.name or "-", h.role, h.snippet) for h in hits]
+    from llmcli.chat.export import moment
+
+    rows = [(str(h.conversation), moment(h.created), h.name or "-", h.role, h.snippet) for h in hits]
     env.write_table(("ID", "WHEN", "NAME", "ROLE", "TEXT"), rows, right=(0,))
 
 
@@ -210,12 +214,6 @@ def _agreed(question: str, yes: bool, env: Environment) -> bool:
         )
     env.complain(f"{question} y/N")
     return env.stdin.readline().strip().lower() in (b"y", b"yes")
-
-
-def _moment(seconds: float, env: Environment) -> str:
-    from llmcli.chat.export import moment
-
-    return moment(seconds)
 
 
 def _fields(record: Record) -> dict[str, object]:

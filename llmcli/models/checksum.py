@@ -40,7 +40,7 @@ def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
         after = os.fstat(file.fileno())
     if (after.st_size, after.st_mtime_ns) != (state.st_size, state.st_mtime_ns):
         raise ModelError(f"{path.name} changed while it was read", hint="wait until it is whole")
-    stamps.remember(KIND, VERSION, path, state, digest.hexdigest())
+    stamps.remember(KIND, VERSION, state, digest.hexdigest())
     return digest.hexdigest()
 
 

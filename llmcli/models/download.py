@@ -190,7 +190,7 @@ def _take(
     response: httpx.Response, url: str, part: Path, file: int, here: int, meter: Meter, again: bool
 ) -> None:
     """Receive the body, from byte `here` on; what breaks `again` counts as a new beginning."""
-    size = _whole_size(response, here)
+    size = _whole_size(response)
     _check_space(part, size, here)
     write_atomically(_origin_file(part), msgspec.json.encode(_Origin(url, _validator(response), size)))
     meter.begin(part.name.removesuffix(".part"), size, here)
@@ -225,7 +225,7 @@ def _validator(response: httpx.Response) -> str:
     return etag if etag and not etag.startswith("W/") else response.headers.get("last-modified", "")
 
 
-def _whole_size(response: httpx.Response, here: int) -> int | None:
+def _whole_size(response: httpx.Response) -> int | None:
     if response.status_code == 206:
         match = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("content-range", ""))
         return int(match[1]) if match else None

@@ -85,11 +85,6 @@ class ModelEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         bits = BITS.get(self.quantisation)
         return int(float(match[1]) * _UNITS[match[2]] * bits / 8) if match and bits else None
 
-    @property
-    def reference(self) -> str:
-        """What `llm models pull` and `-m` take for it."""
-        return self.name
-
 
 def user_file() -> Path:
     """The user's models.yaml."""

@@ -119,7 +119,7 @@ def check(path: Path) -> GgufHeader:
         raise ModelError(f"{path.name} cannot be used: {problem}", hint=GET_ANOTHER)
     facts = _facts(header, others)
     if state is not None and stat.S_ISREG(state.st_mode):
-        stamps.remember(KIND, VERSION, path, state, facts)
+        stamps.remember(KIND, VERSION, state, facts)
     return facts
 
 

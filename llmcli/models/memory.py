@@ -47,14 +47,14 @@ def estimate(header: GgufHeader, context: int, sequences: int = 1, kv_type: str 
     return Memory(header.tensor_bytes, kv, compute)
 
 
-def largest_context(header: GgufHeader, budget: int, kv_type: str | None = None) -> int:
+def largest_context(header: GgufHeader, budget: int) -> int:
     """
     The longest context, in tokens, with which a model takes at most `budget` bytes; 0 where none does.
 
     The model's own, or a power of two below it.
     """
     sizes = [size for size in CONTEXTS if size < header.context_length] + [header.context_length]
-    return max((size for size in sizes if estimate(header, size, 1, kv_type).total <= budget), default=0)
+    return max((size for size in sizes if estimate(header, size).total <= budget), default=0)
 
 
 def _kv_elements(header: GgufHeader) -> int:

@@ -51,7 +51,7 @@ class ModelFile(Struct, frozen=True):
         return part_paths(self.path)
 
 
-def resolve(reference: str, config: object = None) -> ModelFile:
+def resolve(reference: str) -> ModelFile:
     """
     The file that a reference means, its hash held against the known one (remembered, so once).
 

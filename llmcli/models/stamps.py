@@ -43,7 +43,7 @@ def recall(kind: str, version: int, path: Path, type: type[Note]) -> Note | None
         return None
 
 
-def remember(kind: str, version: int, path: Path, state: os.stat_result, note: object) -> None:
+def remember(kind: str, version: int, state: os.stat_result, note: object) -> None:
     """Keep a note about a file whose `state` was taken before the work began."""
     if time.time_ns() - state.st_mtime_ns < SETTLED:
         return

@@ -141,7 +141,6 @@ class _Feed:
         batch, budget = self._batch, self._batch.budget
         rows = iter(self._rows)
         while group := list(islice(rows, batch.read_ahead)):
-            batch.tally.read += len(group)
             keyed: list[tuple[str, bytes]] = []
             for row in group:
                 if row.error is not None:

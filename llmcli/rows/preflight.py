@@ -87,11 +87,11 @@ def survey_pipe(job: Job, workers: Workers) -> Preflight:
     return Preflight(context=workers.info.context, around=_TokenCounter(job, workers).around)
 
 
-def survey(rows: Iterator[Row], job: Job, workers: Workers, seconds: float = SECONDS) -> Preflight:
-    """Read the rows for as long as `seconds`, and count."""
+def survey(rows: Iterator[Row], job: Job, workers: Workers) -> Preflight:
+    """Read the rows for as long as that may take, and count."""
     found = Preflight(context=workers.info.context, fate=_fate(job))
     tokens = _TokenCounter(job, workers)
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SECONDS
     with closing(_Distinct()) as distinct:
         while group := list(itertools.islice(rows, _GROUP)):
             found.rows += len(group)

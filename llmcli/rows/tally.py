@@ -30,9 +30,8 @@ TOLERATED = 0.1
 
 @dataclass
 class Tally:
-    """Counts of one run. `read` is written by the thread that reads rows, the rest by the other."""
+    """Counts of one run."""
 
-    read: int = 0
     answered: int = 0
     failed: int = 0
     prompt_tokens: int = 0

@@ -86,7 +86,7 @@ def works() -> bool:
         return known
     code = _try()
     if code == 0 or code == _WRONG or code in _CRASHES:
-        stamps.remember(_KIND, _VERSION, library, state, code == 0)
+        stamps.remember(_KIND, _VERSION, state, code == 0)
     return code == 0
 
 
