@@ -93,6 +93,8 @@ def _pull_hub(reference: str, meter: Meter, tell: Tell) -> ModelFile:
     if entry is not None and entry.url is not None:
         hashes = (entry.sha256,) if entry.sha256 else ()
         return _pull_url(Wanted(entry.url, hashes, trust=not hashes, name=entry.name), meter, tell)
+    if entry is not None and entry.repo is None:
+        return locate(reference)  # a path is all that is known: the error says what is wrong with it
     meant = hub.parse(reference) if entry is None else hub.Reference(str(entry.repo), str(entry.file))
     files = pick(list_files(meant.repo), meant)
     if entry is not None and entry.sha256:

@@ -113,9 +113,7 @@ _OTHER_PROGRAMS = ("ollama", "lmstudio", "llamacpp", "gpt4all")
 def find_entry(entry: ModelEntry) -> Path | None:
     """The file of an entry of models.yaml, or None where it is not on this machine."""
     if entry.path is not None:
-        path = paths.written_out(entry.path)
-        if not path.is_absolute():
-            path = _base(entry) / path
+        path = _base(entry) / paths.written_out(entry.path)  # one that is absolute stays as it is
         return path if path.exists() else None
     if entry.repo and entry.file:
         return hub.find_file(entry.repo, entry.file, entry.sha256)
@@ -145,6 +143,9 @@ def _of_path(reference: str) -> ModelFile:
 
 def _of_entry(entry: ModelEntry) -> ModelFile:
     path = find_entry(entry)
+    if path is None and entry.repo is None and entry.url is None:
+        wanted = _base(entry) / paths.written_out(str(entry.path))
+        raise ModelError(f"the model {entry.name}: there is no {wanted}", hint="models.yaml names it")
     if path is None:
         raise ModelError(
             f"the model {entry.name} is not on this machine", hint=f"llm models pull {entry.name}"

@@ -13,6 +13,7 @@ from ggufs import tiny
 from llmcli.errors import BadConfig, MissingInput, ModelError, UsageError
 from llmcli.models.entries import entries
 from llmcli.models.installed import Installed, add
+from llmcli.models.pull import Wanted, pull
 from llmcli.models.resolve import locate, resolve
 from llmcli.models.scan import find_foreign, scan
 
@@ -43,6 +44,14 @@ def user_models(home: Path, text: str) -> None:
 
 
 # -- models.yaml -------------------------------------------------------------------
+
+
+def test_a_file_that_models_yaml_names_and_that_is_not_there_is_named(home):
+    user_models(home, "mine:\n  path: sub/x.gguf\n")
+
+    for find in (locate, lambda name: pull(Wanted(name))):
+        with pytest.raises(ModelError, match=r"the model mine: there is no .*/config/sub/x\.gguf"):
+            find("mine")
 
 
 def test_the_built_in_list_is_facts():
