@@ -74,6 +74,13 @@ class Environment:
         """Columns of the terminal, at least 20."""
         return max(20, shutil.get_terminal_size().columns)
 
+    def stdin_is(self, path: Path) -> bool:
+        """Whether standard input is this file (`< path`)."""
+        try:
+            return os.path.samestat(os.fstat(self.stdin.fileno()), path.stat())
+        except (OSError, ValueError):  # closed, or no file of the operating system's
+            return False
+
     def write(self, text: str, flush: bool = False) -> None:
         """Write a result to standard output."""
         if not text:

@@ -31,7 +31,9 @@ OF_RECORDS = {
     *("source", "row", "method", "finish_reason", "tokens", "model", "template", "chunks"),
     *("spans", "thinking", "provenance"),
 }  # what JSON says beside the result
-NOT_WRITTEN = {".xlsx", ".xls", ".ods", ".docx", ".doc", ".odt", ".pdf", ".zip", ".sqlite", ".db"}
+NOT_WRITTEN = {".xlsx", ".xls", ".ods", ".docx", ".doc", ".odt", ".pdf", ".sqlite", ".db"} | {
+    *(".zip", ".zst", ".bz2", ".xz", ".7z", ".lz4", ".br"),
+}
 BAR_WIDTH = 30  # columns of a full probability bar
 
 

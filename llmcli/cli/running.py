@@ -144,7 +144,12 @@ def _keep_the_input(chosen: Inputs, output: str | None, env: Environment) -> Non
         raise UsageError("-o is empty", hint="name a file, or - for standard output")
     if output is None or not (env.cwd / output).is_file():
         return
-    if any(name != inputs.STDIN and (env.cwd / output).samefile(env.cwd / name) for name in chosen.files):
+    place = env.cwd / output
+
+    def is_place(name: str) -> bool:
+        return env.stdin_is(place) if name == inputs.STDIN else place.samefile(env.cwd / name)
+
+    if any(map(is_place, chosen.files)):
         raise UsageError(f"{output} is the input itself", hint="choose another -o")
 
 

@@ -54,9 +54,9 @@ class Tally:
                 self._env.complain(f"  {line}")
         if result.finish_reason == "length":
             self._cut += 1
-        if result.finish_reason == "degenerate":
+        if result.unusable:
             self._texts -= 1
-            self.failed(item, UnusableAnswer("the answer is degenerate: empty, or repeating itself"))
+            self.failed(item, UnusableAnswer(result.unusable))
         if result.left_out:
             name = NAMES.get(item.source, item.source)
             self._env.note(f"{name}: {result.left_out:,} tokens are left out (--truncate)")

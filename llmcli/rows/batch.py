@@ -8,7 +8,7 @@ process between any two instructions, the same command goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -98,7 +98,8 @@ class Batch:
     def _check_budget(self) -> None:
         reason = self.budget.exceeded()
         if reason:
-            raise Stopped(f"stopped: {reason}", hint="mend the cause, or allow more with --max-errors N")
+            hint = "mend the cause, then add --retry-errors; or allow more with --max-errors N"
+            raise Stopped(f"stopped: {reason}", hint=hint)
 
     def write_all(self, rows: Iterable[Row], write: Callable[[Row, Outcome], None]) -> None:
         """The second pass: every row with its outcome, in input order."""
@@ -141,27 +142,25 @@ class _Feed:
         batch, budget = self._batch, self._batch.budget
         rows = iter(self._rows)
         while group := list(islice(rows, batch.read_ahead)):
-            keyed: list[tuple[str, bytes]] = []
+            keys = [self._key_of(row.text) for row in group if _has_text(row)]
+            claims = zip(keys, batch.journal.claim(keys))
             for row in group:
                 if row.error is not None:
-                    budget.read_unreadable()
-                elif not row.text or row.text.isspace():
+                    budget.read_unreadable(row.error)
+                    if budget.exceeded():
+                        return
+                    continue
+                key, new = next(claims) if _has_text(row) else (b"", False)
+                if not new:
                     budget.read_known()
-                else:
-                    keyed.append((row.text, self._key_of(row.text)))
-            if budget.exceeded():
-                return
-            yield from self._claimed(keyed)
+                    continue
+                self.asked[self._position] = (budget.read_asked(), key)
+                self._position += 1
+                yield row.text
 
-    def _claimed(self, keyed: Sequence[tuple[str, bytes]]) -> Iterator[str]:
-        """Of these texts, those that nobody has asked."""
-        for (text, key), new in zip(keyed, self._batch.journal.claim([key for _, key in keyed])):
-            if not new:
-                self._batch.budget.read_known()
-                continue
-            self.asked[self._position] = (self._batch.budget.read_asked(), key)
-            self._position += 1
-            yield text
+
+def _has_text(row: Row) -> bool:
+    return row.error is None and bool(row.text) and not row.text.isspace()
 
 
 @contextmanager

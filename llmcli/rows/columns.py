@@ -25,7 +25,6 @@ Columns = Mapping[str, Collection[Kind]]
 """The input's columns, in order, with the kinds of their values where they are known."""
 DECIMALS = 4
 LARGEST_EXACT = 2**53  # the whole numbers up to it are exact as float64
-DEGENERATE = "the answer is degenerate: empty, or repeating itself"
 
 
 @dataclass(frozen=True)
@@ -129,11 +128,9 @@ def failure(outcome: Outcome) -> str | None:
     """
     What the error column says; None for a row that is well.
 
-    A degenerate answer is a failure, though there is a text: it must not pass for an answer.
+    An answer that cannot be used is a failure, though there is one: it must not pass for an answer.
     """
-    if isinstance(outcome, LlmError):
-        return outcome.message
-    return DEGENERATE if outcome.finish_reason == "degenerate" else None
+    return outcome.message if isinstance(outcome, LlmError) else outcome.unusable
 
 
 def result_columns(job: Job, options: RowOptions) -> ResultColumns:

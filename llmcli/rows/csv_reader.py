@@ -184,6 +184,7 @@ class CsvReader:
             while True:
                 try:
                     for cells in csv.reader(lines.following(), **self.dialect.settings()):
+                        lines.check_quotes(self.dialect)
                         raw, ending = split_ending(lines.take())
                         yield Row(0, raw=raw, ending=ending or "\n", cells=cells)
                     return
@@ -232,6 +233,20 @@ class _Lines:
             if not line.endswith(("\n", "\r")):
                 self._text.skip_line()
             raise LineTooLongError(too_long(self._limit))
+
+    def check_quotes(self, dialect: Dialect) -> None:
+        """
+        Of several lines the last must close the quote as a quote is closed, before a delimiter.
+
+        Otherwise two stray quotes would make one row of all that stands between them. On one line they
+        do no harm.
+        """
+        if len(self._taken) == 1:
+            return
+        try:
+            list(csv.reader(self._taken, strict=True, **dialect.settings()))
+        except csv.Error:
+            raise BrokenRecordError("opens a quote that is never closed") from None
 
     def take(self) -> str:
         """The lines of the record that the csv module has just made."""

@@ -47,7 +47,7 @@ def open_reader(source: Source, options: RowOptions) -> Reader:
         if format == "lines":
             return LineReader(text, options, source.name)
         if format == "jsonl":
-            return JsonReader(text, options, source.name)
+            return JsonReader(text, options, source.name, source.regular)
         return CsvReader(text, format, options, source.name)
 
 

@@ -142,21 +142,22 @@ class Journal:
         """
         For each key, whether the caller must work its answer out: it is neither known nor on its way.
 
-        A key leaves the claimed ones only after its commit, and they are looked at first:
+        A key leaves the claimed ones only after its commit, and they are looked at first, once:
         so there is no moment at which a committed key looks new.
         """
-        unclaimed = [key for key in keys if key not in self._claimed]
+        unclaimed = dict.fromkeys(key for key in keys if key not in self._claimed)
         known: set[bytes] = set()
         if unclaimed:
             places = ", ".join("?" * len(unclaimed))
             with sqlite_errors(self.path):
-                found = self._reading.execute(f"SELECT key FROM rows WHERE key IN ({places})", unclaimed)
+                found = self._reading.execute(f"SELECT key FROM rows WHERE key IN ({places})", [*unclaimed])
                 known = {key for (key,) in found}
         mine: list[bool] = []
         for key in keys:
-            new = key not in self._claimed and key not in known
+            new = key in unclaimed and key not in known
             if new:
                 self._claimed.add(key)
+                del unclaimed[key]  # the same text may come twice
             mine.append(new)
         return mine
 

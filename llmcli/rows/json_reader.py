@@ -8,8 +8,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from llmcli.output.json_text import printable
 from llmcli.rows.job import InputFormat, RowOptions
-from llmcli.rows.readers import Row, Text, bad_row, no_column, numbered_lines, printable
+from llmcli.rows.readers import Row, Text, bad_row, no_column, numbered_lines
 
 _MISSING = object()
 _SAMPLED = 20  # rows that are looked at to find the text's column
@@ -26,7 +27,8 @@ class JsonReader:
     format: InputFormat = "jsonl"
     columns: tuple[str, ...] | None = None
 
-    def __init__(self, text: Text, options: RowOptions, name: str) -> None:
+    def __init__(self, text: Text, options: RowOptions, name: str, regular: bool = True) -> None:
+        self._regular = regular  # else reading ahead may wait for a writer
         self._text, self._limit, self._name = text, options.row_limit, name
         self.decoded_as, self.marked = text.decoded_as, text.marked
         self._lines = self._parsed()
@@ -57,7 +59,12 @@ class JsonReader:
         self._text.close()
 
     def _find(self, asked: str | None) -> str:
-        """The text's key: read ahead only as far as the first object, unless that lacks it."""
+        """
+        The text's key: read ahead only as far as the first object, unless that lacks it.
+
+        An object's only key is the text's where no other of the first ones has another: exporters
+        leave out what is empty. A pipe is not waited for where that key's value is a text.
+        """
         keys: dict[str, None] = {}
         wanted = asked or "text"
         for row in self._lines:
@@ -65,13 +72,15 @@ class JsonReader:
             if row.record is not None:
                 if _dig(row.record, wanted, wanted.split(".")) is not _MISSING:
                     return wanted
-                if asked is None and len(row.record) == 1:
-                    return next(iter(row.record))
                 keys.update(dict.fromkeys(row.record))
+                if asked is None and not self._regular and _is_one_text(row.record):
+                    break
             if len(self._ahead) >= _SAMPLED:
                 break
         if not keys:
             return wanted
+        if asked is None and len(keys) == 1:
+            return next(iter(keys))
         raise no_column(self._name, asked, list(keys))
 
     def _parsed(self) -> Iterator[Row]:
@@ -119,6 +128,10 @@ def _object(raw: str) -> tuple[dict[str, Any] | None, str]:
     if not isinstance(value, dict):
         return None, "is not a JSON object"
     return value, ""
+
+
+def _is_one_text(record: dict[str, Any]) -> bool:
+    return len(record) == 1 and isinstance(next(iter(record.values())), str)
 
 
 def _dig(record: dict[str, Any], name: str, path: Sequence[str]) -> Any:

@@ -7,6 +7,7 @@ of the file and its folder, through a power cut.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from llmcli.atomic import sync_folder, write_atomically
-from llmcli.errors import CannotCreate, cannot_write
+from llmcli.errors import CannotCreate, InputOutputError, LlmError, cannot_write
 
 
 def resolved(path: Path) -> Path:
@@ -65,24 +66,27 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def output_file(path: Path, temporary: Path) -> Iterator[BinaryIO]:
+def output_file(path: Path, temporary: Path, when_full: str = "") -> Iterator[BinaryIO]:
     """
     A stream of bytes for a file that takes its place when the block ends well; gzip by its ending.
 
-    An older file's mode is kept. Raises InputOutputError (74), CannotCreate (73), PermissionRefused (77).
+    Until then its owner alone can read it; then its mode is an older file's, or what the umask says.
+    `when_full` is the hint for a full disk. Raises InputOutputError (74), CannotCreate (73),
+    PermissionRefused (77).
     """
     try:
-        raw = temporary.open("wb", buffering=1 << 16)
+        temporary.unlink(missing_ok=True)  # left by a crash, or somebody's link
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        raw = open(os.open(temporary, flags, 0o600), "wb", buffering=1 << 16)  # noqa: SIM115, PTH123  for its mode
     except OSError as error:
-        raise cannot_write(error, path) from error
+        raise _refused(error, path, when_full) from error
     try:
         with zipped(raw, path) as stream:
             yield stream
         raw.flush()
         os.fsync(raw.fileno())
         raw.close()
-        with suppress(FileNotFoundError):
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+        temporary.chmod(_mode_for(path))
         os.replace(temporary, path)  # noqa: PTH105  the name that everybody looks for
         sync_folder(path.parent)
     except BaseException as error:
@@ -91,8 +95,23 @@ def output_file(path: Path, temporary: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise cannot_write(error, path) from error
+            raise _refused(error, path, when_full) from error
         raise
+
+
+def _mode_for(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return stat.S_IMODE(path.stat().st_mode)
+    umask = os.umask(0o077)  # there is no other way to read it
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _refused(error: OSError, path: Path, when_full: str) -> LlmError:
+    refused = cannot_write(error, path)
+    if when_full and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputOutputError(refused.message, hint=when_full)
+    return refused
 
 
 @contextmanager

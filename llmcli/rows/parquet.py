@@ -8,19 +8,24 @@ what JSON's values allow.
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 from llmcli.errors import UnreadableInput, UsageError
-from llmcli.rows.columns import Columns, Kind, Outcome, ResultColumns, is_json, kind_of
+from llmcli.output.json_text import printable
+from llmcli.rows.columns import Columns, Kind, Outcome, ResultColumns, kind_of
+from llmcli.rows.csv_reader import unlike
 from llmcli.rows.job import InputFormat, RowOptions
 from llmcli.rows.readers import Reader, Row, bad_row, no_column, reading, too_long
 from llmcli.rows.source import Source
 
 BATCH = 2048  # rows in memory
 GROUP_BYTES = 32 << 20  # of input batches that are gathered into one row group
+_NO_TEXT = object()
 
 
 def _arrow() -> Any:
@@ -49,7 +54,8 @@ class ParquetReader:
         with self._reading():
             self._file = self._arrow.parquet.ParquetFile(source.path, pre_buffer=False)
             self.schema = self._file.schema_arrow
-        self.columns: tuple[str, ...] | None = tuple(self.schema.names)
+        self.columns: tuple[str, ...] | None = unlike(self.schema.names)
+        self._converted: tuple[Any, list[list[Any]]] = (None, [])  # a batch, and its columns' values
         self.field = self._find(options.field)
 
     def rows(self) -> Iterator[Row]:
@@ -60,7 +66,9 @@ class ParquetReader:
                 for index, text in enumerate(self._texts(batch)):
                     number += 1
                     row = Row(number, batch=batch, index=index)
-                    if isinstance(text, str) and len(text) <= self._limit:
+                    if text is _NO_TEXT:
+                        row.error = bad_row(self._name, number, "is not UTF-8")
+                    elif isinstance(text, str) and len(text) <= self._limit:
                         row.text = text
                     elif isinstance(text, str):
                         row.error = bad_row(self._name, number, too_long(self._limit))
@@ -72,8 +80,7 @@ class ParquetReader:
         column = batch
         for key in self._path:
             column = self._child(column, key)
-        values: list[Any] = column.to_pylist()
-        return values
+        return self._values(column, lambda data: _NO_TEXT)
 
     def _child(self, column: Any, key: str) -> Any:
         if isinstance(column, self._arrow.RecordBatch):
@@ -82,11 +89,33 @@ class ParquetReader:
         return column.flatten()[column.type.get_field_index(key)]
 
     def record(self, row: Row) -> dict[str, Any]:
-        """Columns and values."""
-        values = row.batch.slice(row.index, 1).to_pylist()[0]
-        return {
-            name: value if is_json(value) or value is None else str(value) for name, value in values.items()
-        }
+        """Columns and values, as JSON has them."""
+        assert self.columns is not None
+        if self._converted[0] is not row.batch:
+            columns = [self._values(column, _decoded) for column in row.batch.columns]
+            self._converted = (row.batch, columns)
+        values = (column[row.index] for column in self._converted[1])
+        return {name: _as_json(value) for name, value in zip(self.columns, values)}
+
+    def _values(self, column: Any, undecodable: Callable[[bytes], Any]) -> list[Any]:
+        """Python's values; what it has none for (nanoseconds, the year 10000, unknown time zones) as text."""
+        try:
+            values: list[Any] = column.to_pylist()
+            return values
+        except (self._arrow.ArrowException, ValueError, OverflowError):
+            ones = (column.slice(index, 1) for index in range(len(column)))
+            return [self._value(one, undecodable) for one in ones]
+
+    def _value(self, one: Any, undecodable: Callable[[bytes], Any]) -> Any:
+        try:
+            return one.to_pylist()[0]
+        except UnicodeDecodeError as error:
+            return undecodable(error.object)
+        except (self._arrow.ArrowException, ValueError, OverflowError):
+            for kind in (self._arrow.string(), self._arrow.int64()):
+                with suppress(self._arrow.ArrowException, ValueError, OverflowError):
+                    return str(one.cast(kind).to_pylist()[0])
+            return str(one.type)
 
     def close(self) -> None:
         """Close the file."""
@@ -117,6 +146,33 @@ class ParquetReader:
         if _is_struct(kind) or str(kind).startswith(("list", "large_list", "map", "binary", "large_binary")):
             raise UsageError(f"the column {wanted!r} of {self._name} holds {kind}, not text")
         return wanted
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _as_json(value: Any) -> Any:
+    """
+    A value of Parquet as one of JSON: what is no number null, bytes as text or else base64, dates as text.
+
+    >>> _as_json([1.5, float("nan"), b"abc", b"\\xff", {"a": None}])
+    [1.5, None, 'abc', '/w==', {'a': None}]
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    if isinstance(value, list | tuple):
+        return [_as_json(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _as_json(one) for key, one in value.items()}
+    return str(value)
 
 
 def _is_struct(kind: Any) -> bool:
@@ -223,7 +279,8 @@ class ValueWriter:
                 self._columns[name] or map(kind_of, values) for name, values in zip(self._columns, columns)
             ]
             self._types = [self._type_of(set(kinds)) for kinds in known]
-            fields = [arrow.field(name, kind) for name, kind in zip(self._columns, self._types)]
+            names = map(printable, self._columns)
+            fields = [arrow.field(name, kind) for name, kind in zip(names, self._types)]
             self._schema = arrow.schema([*fields, *_result_fields(self._results)])
             self._writer = arrow.parquet.ParquetWriter(self._stream, self._schema)
         arrays = [self._array(values, kind) for values, kind in zip(columns, self._types)]

@@ -20,7 +20,6 @@ from msgspec import Struct
 
 from llmcli.documents import check_encoding
 from llmcli.errors import InputOutputError, LlmError, UnreadableInput, UsageError
-from llmcli.output.json_text import SURROGATES
 from llmcli.rows.job import InputFormat, RowOptions
 from llmcli.rows.source import BUFFER, Source
 
@@ -30,6 +29,10 @@ _MAGIC = {
     b"PK\x03\x04": ("a ZIP or Excel file", "save it as CSV"),
     b"SQLite format 3\x00": ("an SQLite database", "export a table as CSV"),
 }
+
+
+_MARKED = "llmcli.marked"
+codecs.register_error(_MARKED, lambda error: ("\udcff", getattr(error, "end", 0)))  # what is no character
 
 
 class Row(Struct, gc=False):
@@ -92,7 +95,7 @@ class Text:
         self.encoding, self.marked = _encoding(head, encoding)
         self.decoded_as = self.encoding or "utf-8"
         self.asked = encoding is not None
-        escapes = "surrogateescape" if _single_bytes(self.decoded_as) else "replace"
+        escapes = "surrogateescape" if _single_bytes(self.decoded_as) else _MARKED
         self.sample = head.decode(self.decoded_as, "replace").removeprefix("\ufeff")
         self._file = io.TextIOWrapper(stream, self.decoded_as, escapes, newline)
         self._first = True
@@ -119,6 +122,8 @@ class Text:
         try:
             raw.encode()
         except UnicodeEncodeError as error:
+            if not _single_bytes(self.decoded_as):
+                return f"is not {self.decoded_as}: at character {error.start:,}"
             byte = ord(raw[error.start]) & 0xFF
             remedy = "" if self.asked else "; name its encoding, for example --encoding cp1252"
             return f"is not {self.decoded_as}: byte 0x{byte:02x} at character {error.start:,}{remedy}"
@@ -155,7 +160,7 @@ def _encoding(head: bytes, asked: str | None) -> tuple[str, bool]:
         codecs.BOM_UTF16_BE: "utf-16",
     }
     found = next((name for mark, name in marks.items() if head.startswith(mark)), None)
-    return (asked or found or "utf-8"), found is not None
+    return codecs.lookup(asked or found or "utf-8").name, found is not None
 
 
 def _single_bytes(encoding: str) -> bool:
@@ -245,11 +250,6 @@ def numbered_lines(text: Text, limit: int, name: str) -> Iterator[tuple[int, str
                 yield number, "", "\n", too_long(limit)
             else:
                 yield number, raw, ending or "\n", text.fault(raw)
-
-
-def printable(text: str) -> str:
-    """A text that is UTF-8: a lone surrogate becomes U+FFFD."""
-    return text if text.isascii() else SURROGATES.sub("\ufffd", text)
 
 
 def no_column(name: str, asked: str | None, columns: Sequence[str]) -> UsageError:

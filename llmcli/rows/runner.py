@@ -44,6 +44,7 @@ from llmcli.templates import render
 
 READ_AHEAD = 64  # rows of a file that are looked up in the journal together
 MOST_COLUMNS = 2000  # of a table made of JSON objects
+RESUME = "free some space, then run the same command: the answers are kept"
 ERRORS_TOLD = 5  # failed rows that are named when there is no error column to find them by
 
 
@@ -209,7 +210,7 @@ class _Run:
     def _write_output(self, batch: Batch, beside: Beside, format: OutputFormat, columns: Columns) -> None:
         self.source.check_unchanged()
         self.outside.status(f"writing {beside.output}")
-        with self._reader() as reader, output_file(beside.output, beside.temporary) as stream:
+        with self._reader() as reader, output_file(beside.output, beside.temporary, RESUME) as stream:
             writer = self._writer(format, stream, reader, columns)
             batch.write_all(self._rows(reader), partial(self._write, writer, format == "text"))
             writer.end()
@@ -369,7 +370,12 @@ class _Run:
         message = f"{summary.failed:,} of {summary.rows:,} rows failed: {summary.failures()}"
         if self.options.output is None:
             return RowsFailed(message)
-        hint = f"see the column {self.results.error!r}"
+        format = output_format(self.options.output, self.options.output_format)
+        hint = (
+            f"see the column {self.results.error!r}"
+            if format != "text"
+            else "-o FILE.csv has a column for why"
+        )
         if any(cause != CAUSES["UnreadableInput"] for cause in summary.causes):
             hint += "; --retry-errors asks them again"
         return RowsFailed(message, hint=hint)

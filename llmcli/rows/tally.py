@@ -12,7 +12,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from llmcli.errors import BackendUnreachable, LlmError
+from llmcli.rows.answers import is_passing
 from llmcli.rows.columns import failure
+from llmcli.rows.writers import one_line
 from llmcli.tasks import Result
 
 CAUSES = {
@@ -21,6 +23,9 @@ CAUSES = {
     "UnusableAnswer": "without a usable answer",
     "EngineCrashed": "crashed the engine",
     "BackendUnreachable": "not answered by the server",
+    "PermissionRefused": "refused by the server",
+    "ModelError": "without a model to answer them",
+    "InputOutputError": "cut off by an error of input or output",
 }
 
 FIRST_ROWS = 20  # when all of these fail, something is wrong with more than the rows
@@ -77,9 +82,9 @@ class Summary:
             self.empty += 1
         elif labelled:
             self.labels[outcome.text] += 1
-        if outcome.finish_reason == "degenerate":
+        if outcome.unusable:
             self.failed += 1
-            self.causes["with a degenerate answer"] += 1
+            self.causes[CAUSES["UnusableAnswer"]] += 1
         self.cut += outcome.finish_reason == "length"
         self.left_out += outcome.left_out > 0
 
@@ -91,7 +96,7 @@ class Summary:
 class ErrorBudget:
     """
     When to stop: more than `max_errors` failures; without that, when the first 20 rows of this run all fail,
-    or more than 10 % of at least 1,000.
+    when 20 in a row have no answer for a reason that is not theirs, or more than 10 % of at least 1,000 fail.
 
     `retrying` (--retry-errors) asks only for rows that failed before: there the rows that are known to be
     well count too, and the first 20 only where a server did not answer. `read_*` are called by the thread
@@ -104,16 +109,20 @@ class ErrorBudget:
         self._known = self._unreadable = 0
         self._answered = self._failed = 0
         self._first_unreadable = self._first_failed = 0
+        self._without_answer = 0  # in a row
+        self._reasons: Counter[str] = Counter()  # of the first rows' failures
+        self._last_reason = ""
 
     def read_known(self) -> None:
         """A row whose answer is known, or is being asked for already, or that is empty."""
         self._known += 1
 
-    def read_unreadable(self) -> None:
+    def read_unreadable(self, error: LlmError) -> None:
         """A row that cannot be read."""
         self._unreadable += 1
         if not self._known and self._asked + self._unreadable <= FIRST_ROWS:
             self._first_unreadable += 1
+            self._reasons[error.message] += 1
 
     def read_asked(self) -> int:
         """A row that is asked; gives its number among them."""
@@ -123,8 +132,14 @@ class ErrorBudget:
     def answered(self, number: int, outcome: Result | LlmError) -> None:
         """The answer to the row of that number."""
         self._answered += 1
-        if failure(outcome) is not None:
+        reason = failure(outcome)
+        if reason is None or not is_passing(outcome):
+            self._without_answer = 0
+        if reason is not None:
             self._failed += 1
+            self._without_answer += is_passing(outcome)
+            self._last_reason = reason
+            self._reasons[reason] += self._answered <= FIRST_ROWS
             if number <= FIRST_ROWS and not (self._retrying and not isinstance(outcome, BackendUnreachable)):
                 self._first_failed += 1
 
@@ -134,8 +149,11 @@ class ErrorBudget:
         if self._max_errors is not None:
             return f"{failed:,} rows failed" if failed > self._max_errors else ""
         if self._first_failed + self._first_unreadable >= FIRST_ROWS:
-            return f"the first {FIRST_ROWS} rows all failed"
-        if _too_many(failed, self._known + self._answered + self._unreadable):
+            ((reason, _),) = self._reasons.most_common(1)
+            return f"the first {FIRST_ROWS} rows all failed: {one_line(reason)}"
+        if self._without_answer >= FIRST_ROWS:
+            return f"{FIRST_ROWS} rows in a row without an answer: {one_line(self._last_reason)}"
+        if _too_many(failed, self._known + self._asked + self._unreadable):
             return f"{failed:,} rows failed, more than 10 % of those read"
         if not self._retrying and _too_many(self._failed, self._answered):
             return f"{self._failed:,} of {self._answered:,} rows failed, more than 10 %"

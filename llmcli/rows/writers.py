@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from llmcli.errors import LlmError, UsageError
-from llmcli.output.json_text import to_json
+from llmcli.output.json_text import printable, to_json
 from llmcli.rows.columns import Columns, Outcome, ResultColumns, as_cell
 from llmcli.rows.csv_reader import CsvReader, Dialect
 from llmcli.rows.job import OutputFormat
 from llmcli.rows.json_reader import JsonReader
-from llmcli.rows.readers import Reader, Row, printable
+from llmcli.rows.readers import Reader, Row
 
 ENDINGS: dict[str, OutputFormat] = {
     ".csv": "csv",
@@ -78,13 +78,13 @@ class _Lines:
 
     def __init__(self, stream: BinaryIO, reader: Reader) -> None:
         self._write = stream.write
-        self._escapes = "surrogateescape" if reader.decoded_as == "utf-8" else "replace"
+        self._escapes = "surrogateescape" if reader.decoded_as == "utf-8" else "strict"
 
     def __call__(self, text: str) -> None:
         try:
             data = text.encode("utf-8", self._escapes)
         except UnicodeEncodeError:
-            data = text.encode("utf-8", "replace")
+            data = printable(text).encode("utf-8")
         self._write(data)
 
 
@@ -186,12 +186,14 @@ class TableWriter:
         self._put, self._reader, self._results, self._columns = put, reader, results, columns
         self._buffer = io.StringIO()
         self._csv = csv.writer(self._buffer, lineterminator="\n", **dialect.settings())
-        self._record([*columns, *results.flat])
+        self._record([*map(printable, columns), *results.flat])
 
     def write(self, row: Row, outcome: Outcome) -> None:
         """One record; keys that are not among the columns were that row's error."""
         record = self._reader.record(row)
         values = [as_cell(record.get(column)) for column in self._columns]
+        if isinstance(self._reader, JsonReader):  # an escape of JSON may be half a character
+            values = list(map(printable, values))
         self._record([*values, *self._results.cells(outcome)])
 
     def _record(self, cells: Sequence[str]) -> None:

@@ -51,6 +51,15 @@ class Result(Struct, frozen=True):
     thinking: str = ""
     left_out: int = 0
 
+    @property
+    def unusable(self) -> str | None:
+        """Why this is no answer, though it is what the model said; None where it is one."""
+        if self.finish_reason == "degenerate":
+            return "the answer is degenerate: empty, or repeating itself"
+        if self.finish_reason == "length" and not self.text.strip():
+            return "the answer has no word: --max-tokens were spent before it began"
+        return None
+
 
 EMPTY = Result("", chunks=0)  # the answer to a text without words; no model is asked
 

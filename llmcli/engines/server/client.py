@@ -27,6 +27,7 @@ from msgspec import Struct
 from llmcli.engines.server.failures import error_for
 from llmcli.engines.server.reference import Reference
 from llmcli.errors import BackendUnreachable, LlmError, UnusableAnswer, UsageError
+from llmcli.output.json_text import printable_json
 
 MAX_BYTES = 64_000_000  # of one reply; far more than any context window
 _REDIRECTS = 5
@@ -61,9 +62,9 @@ class Client:
         """What is at this URL, as JSON. Raises LlmError."""
         return self._json("GET", url, None, None, tries)
 
-    def post(self, url: str, body: Json, cancel: Cancel | None = None) -> Any:
+    def post(self, url: str, body: Json, cancel: Cancel | None = None, tries: int | None = None) -> Any:
         """The server's JSON reply. Raises LlmError."""
-        return self._json("POST", url, body, cancel, None)
+        return self._json("POST", url, body, cancel, tries)
 
     def events(self, url: str, body: Json, cancel: Cancel | None = None) -> Iterator[Json]:
         """The server's events as they come (server-sent events, up to [DONE]). Raises LlmError."""
@@ -314,7 +315,7 @@ def _nobody() -> Iterator[None]:
 
 def _decoded(data: bytes, url: str) -> Any:
     try:
-        return json.loads(data)
+        return printable_json(json.loads(data))
     except (ValueError, RecursionError):
         start = " ".join(data[:60].decode("utf-8", "replace").split())
         raise UnusableAnswer(

@@ -18,10 +18,11 @@ from typing import Any
 
 from llmcli.engines.server.client import Client
 from llmcli.engines.server.reference import Reference
-from llmcli.errors import BackendUnreachable, LlmError
+from llmcli.errors import LlmError
 from llmcli.messages import Prompt
 
 EXACT = 64  # texts that are counted one by one
+_TRIES = 2
 _PER_MESSAGE = 8  # tokens that chat templates put around a message, about; ChatML has 5
 _PER_PROMPT = 24  # a default system message and the answer's header
 
@@ -51,7 +52,7 @@ class Counter:
         self._renders = True
 
     def count(self, item: Prompt | str) -> int:
-        """Tokens of a text as it stands, of a prompt through the chat template. Raises BackendUnreachable."""
+        """Tokens of a text as it stands, of a prompt through the chat template."""
         if isinstance(item, str) or item.raw is not None:
             return self._text(item if isinstance(item, str) else item.text)
         rendered = self._rendered(item)
@@ -71,8 +72,6 @@ class Counter:
             way = self._ways[0]
             try:
                 return way(text)
-            except BackendUnreachable:
-                raise
             except (LlmError, KeyError, TypeError, ValueError):  # this server has no such door
                 if way is self._ways[0] and way is not estimate:
                     self._ways.pop(0)
@@ -80,19 +79,21 @@ class Counter:
 
     def _tokenize(self, text: str) -> int:
         body = {"content": text, "prompt": text, "add_special": False, "add_special_tokens": False}
-        return _size(self._client.post(f"{self._root}/tokenize", {"model": self._model, **body}))
+        return _size(self._asked("/tokenize", {"model": self._model, **body}))
 
     def _extras_tokenize(self, text: str) -> int:
-        return _size(self._client.post(f"{self._root}/extras/tokenize/count", {"input": text}))
+        return _size(self._asked("/extras/tokenize/count", {"input": text}))
+
+    def _asked(self, door: str, body: dict[str, Any]) -> Any:
+        """What a door says that not every server has: one that fails is not tried often."""
+        return self._client.post(self._root + door, body, tries=_TRIES)
 
     def _rendered(self, prompt: Prompt) -> str | None:
         if not self._renders:
             return None
         messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
         try:
-            return str(self._client.post(f"{self._root}/apply-template", {"messages": messages})["prompt"])
-        except BackendUnreachable:
-            raise
+            return str(self._asked("/apply-template", {"messages": messages})["prompt"])
         except (LlmError, KeyError, TypeError):
             self._renders = False
             return None

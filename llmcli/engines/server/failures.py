@@ -21,6 +21,7 @@ from llmcli.errors import (
     PermissionRefused,
     UnusableAnswer,
 )
+from llmcli.output.json_text import printable_json
 
 _TOO_LONG = re.compile(
     r"maximum context length|exceeds? (?:the )?(?:available )?context|context[ _](?:window|size)", re.I
@@ -56,7 +57,7 @@ def error_for(status: int, body: bytes, url: str, has_key: bool) -> LlmError:
         told.message
     ):
         return _too_long(told)
-    if status in (401, 403):
+    if status in (401, 402, 403):
         hint = "check LLMCLI_API_KEY" if has_key else "set LLMCLI_API_KEY to the server's key"
         return PermissionRefused(f"{url} refuses access: {status} {told.message}".strip(), hint)
     if status == 404 and (told.code == "model_not_found" or "model" in told.message.lower()):
@@ -98,7 +99,7 @@ def _too_long(told: _Body) -> InputTooLong:
 def _read(body: bytes) -> _Body:
     """Message, code and numbers of an error body, whatever its shape."""
     try:
-        value = json.loads(body)
+        value = printable_json(json.loads(body))
     except (ValueError, RecursionError):
         return _Body(_short(body.decode("utf-8", "replace")))
     if not isinstance(value, dict):
@@ -125,4 +126,4 @@ def _short(text: str) -> str:
 
 
 def _number(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and 0 < value < 2**53 else 0

@@ -21,6 +21,7 @@ Json = dict[str, Any]
 
 TOP = 20  # likeliest tokens that are asked for; OpenAI's and vLLM's limit
 _AMBIGUOUS = 0.01  # share of the first token's probability that may fit several labels
+_LEAST = 0.01  # of the first token's probability that must be some label's
 _REASONING = ("reasoning_content", "reasoning")  # llama-server, vLLM and DeepSeek; OpenRouter
 
 
@@ -209,7 +210,9 @@ def _overlap(text: str, mark: str) -> int:
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    """A server's count; 0 for what cannot be one."""
+    sane = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    return int(value) if sane else 0
 
 
 # ---------------------------------------------------------------- labels
@@ -219,8 +222,9 @@ def first_token_scores(reply: Any, labels: tuple[str, ...], scale: float) -> Lab
     """
     The labels' probabilities from the likeliest first tokens of an answer, `scale` being the temperature.
 
-    None where those do not tell the labels apart: the server gave none, no label begins with one of
-    them, or two labels begin with the same one. A label that is not among them has the probability 0.
+    None where those do not tell the labels apart: the server gave none, hardly any of them begins a label
+    (a model that thinks first, or greets), or two labels begin with the same one. A label that is not among
+    them has the probability 0.
     """
     weights = dict.fromkeys(labels, 0.0)
     unclear = 0.0
@@ -232,11 +236,12 @@ def first_token_scores(reply: Any, labels: tuple[str, ...], scale: float) -> Lab
         elif fitting:
             unclear += p
     total = sum(weights.values())
-    if total <= 0 or unclear > _AMBIGUOUS * total:
+    if total < _LEAST or unclear > _AMBIGUOUS * total:
         return None
     scaled = [(weight / total) ** (1 / scale) for weight in weights.values()]
     shares = tuple(share / sum(scaled) for share in scaled)
-    usage = Usage(prompt=_count((reply.get("usage") or {}).get("prompt_tokens")), answer=1)
+    counts = reply.get("usage")
+    usage = Usage(_count(counts.get("prompt_tokens")) if isinstance(counts, dict) else 0, answer=1)
     return LabelScores(labels, shares, shares.index(max(shares)), "first-token", usage)
 
 
