@@ -238,7 +238,10 @@ def _as_yaml(value: Any) -> str:
         *SPOKEN, "null", "y", "n"
     ):  # fmt: skip
         return value
-    return msgspec.json.encode(value).decode()
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError as error:
+        raise UsageError("the value is not UTF-8", hint="rename the file or folder that it names") from error
 
 
 def _rewrite(key: str, line: str) -> None:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "degenerate", "cancelled"]
+DEGENERATE = "the answer is degenerate: empty, or repeating itself"
 
 
 class Message(Struct, frozen=True):

@@ -49,6 +49,14 @@ def make_private(folder: Path) -> Path:
     return folder
 
 
+def absolute(path: Path) -> Path:
+    """A path from the root, links followed; as it is where the working folder was deleted."""
+    try:
+        return path.resolve()
+    except FileNotFoundError:
+        return path
+
+
 def written_out(path: str | os.PathLike[str]) -> Path:
     """
     A path with its `~` or `~name` written out; where nobody has that name it stays as it is.

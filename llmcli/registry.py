@@ -19,7 +19,7 @@ from llmcli.paths import config_dir, shipped
 Source = Literal["project", "user", "built in"]
 
 NAME = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,63}")
-NAME_RULE = "letters, digits, dot, _ and - (not first), at most 64"
+NAME_RULE = "letters (a to z), digits, dot, _ and - (not first), at most 64"
 SUFFIX = ".yaml"
 
 # Commands that are not templates; a template of that name could never be called.
@@ -136,6 +136,23 @@ def _templates_in(folder: Path, source: Source) -> Iterator[Path]:
     for name in names:
         if NAME.fullmatch(name[: -len(SUFFIX)]) and (path := _inside(folder, name, source)):
             yield path
+
+
+def left_out(cwd: Path) -> Iterator[tuple[Source, Path, str]]:
+    """What looks like a template in the project's and the user's folder and is none, with the reason."""
+    for source, folder in folders(cwd)[:-1]:
+        try:
+            paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        except OSError as error:
+            yield source, folder, f"cannot be read: {error.strerror}"
+            continue
+        for path in paths:
+            if path.suffix == ".yml":
+                yield source, path, f"name it {path.stem}{SUFFIX}"
+            elif path.name.endswith(SUFFIX) and not NAME.fullmatch(path.name[: -len(SUFFIX)]):
+                yield source, path, f"its name is none for a template: {NAME_RULE}"
+            elif path.name.endswith(SUFFIX) and not _inside(folder, path.name, source):
+                yield source, path, "no file, or a link that leads nowhere or out of the project's folder"
 
 
 def _inside(folder: Path, name: str, source: Source) -> Path | None:

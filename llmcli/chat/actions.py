@@ -16,6 +16,7 @@ from llmcli.chat.conversation import Turn, as_messages
 from llmcli.chat.talk import Attachment, Talk
 from llmcli.errors import MissingInput, UsageError
 from llmcli.messages import Message, Prompt
+from llmcli.output.json_text import printable
 from llmcli.paths import written_out
 
 # ── the model and how it is asked ────────────────────────────────────────────────────────────────
@@ -130,7 +131,7 @@ def attach(talk: Talk, paths: list[Path]) -> None:
 def _matching(talk: Talk, word: str) -> list[Path]:
     pattern = str(talk.doors.cwd / written_out(word))
     if not any(mark in word for mark in "*?["):
-        return [_named(word, Path(pattern))]
+        return [named(word, Path(pattern))]
     found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
     found = [path for path in found if path.is_file()]
     if not found:
@@ -138,7 +139,7 @@ def _matching(talk: Talk, word: str) -> list[Path]:
     return found
 
 
-def _named(word: str, path: Path) -> Path:
+def named(word: str, path: Path) -> Path:
     """The path; where nothing is there, the error quotes the word that was typed."""
     try:
         path.stat()
@@ -151,9 +152,9 @@ def _named(word: str, path: Path) -> Path:
 
 def _shown(talk: Talk, path: Path) -> str:
     try:
-        return str(path.relative_to(talk.doors.cwd))
+        return printable(str(path.relative_to(talk.doors.cwd)))
     except ValueError:
-        return str(path)
+        return printable(str(path))
 
 
 def words_of(text: str) -> list[str]:

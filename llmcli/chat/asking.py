@@ -98,14 +98,17 @@ def _needed(talk: Talk, message: str | None, without: int = 0) -> int:
 def _make_some_room(talk: Talk, message: str | None, needed: int) -> bool:
     """Let the user choose, and do it."""
     dropped = _turns_to_drop(talk, message)
-    longer = _doubled(talk.window, needed)
+    longer = min(_doubled(talk.window, needed), talk.longest or needed * 2)
     what = (
         f"this turn needs {needed:,} tokens ({reserve(talk):,} of them for the answer) "
         f"and the context is {talk.window:,}"
     )
     if talk.alone:
-        raise InputTooLong(what, hint="use --context, or less text", tokens=needed, context=talk.window)
-    options = {"l": f"a longer context: {longer:,} tokens"}
+        remedy = "use --context, or less text"
+        if longer <= talk.window:
+            remedy = "it has no longer one: use less text, or another model"
+        raise InputTooLong(what, hint=remedy, tokens=needed, context=talk.window)
+    options = {"l": f"a longer context: {longer:,} tokens"} if longer > talk.window else {}
     if len(talk.conversation.turns()) > 1:
         options = {"c": "compress: the model sums up the older turns", **options}
     if dropped:

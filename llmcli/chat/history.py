@@ -20,6 +20,7 @@ from msgspec import Struct
 from llmcli.chat.store import BUSY_SECONDS, Store
 from llmcli.errors import MissingInput, UsageError
 from llmcli.messages import Usage
+from llmcli.output.json_text import printable
 from llmcli.paths import data_dir
 
 State = Literal["done", "streaming", "stopped", "length", "degenerate", "failed"]
@@ -144,9 +145,13 @@ class History:
             records = self.conversations(limit=1, kind=kind)
         else:
             column = "id" if reference.isdigit() else "name"
-            records = self._records(f"WHERE c.{column} = ?", (reference,))
+            records = self._records(f"WHERE c.{column} = ?", (printable(reference),))
         for record in records:
             return record
+        if reference == LAST and kind and next(self.conversations(limit=1), None) is not None:
+            raise MissingInput(
+                "there is no chat yet", hint="llm chat starts one; llm history list has the rest"
+            )
         if reference == LAST:
             raise MissingInput("there is no conversation yet", hint="llm chat starts one")
         raise MissingInput(f"no conversation {reference!r}", hint="llm history list shows them")
@@ -283,6 +288,7 @@ class History:
         without spaces, which the index takes for one long word: they are looked for
         letter by letter, as is what stands nowhere as a word (it may touch such letters).
         """
+        words = printable(words)
         parts = [phrase or word for phrase, word in re.findall(r'"([^"]+)"|([^\s"]+)', words)]
         if not parts:
             raise UsageError("nothing to search for", hint="example: llm history search train station")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from llmcli.chat import asking, slash
 from llmcli.chat.signals import Interrupted, Leaving
 from llmcli.chat.talk import Talk
-from llmcli.errors import LlmError
+from llmcli.errors import LlmError, UnusableAnswer
+from llmcli.messages import DEGENERATE
 
 if TYPE_CHECKING:
     from llmcli.chat.editor import Editor
@@ -80,5 +81,8 @@ def _say_goodbye(talk: Talk) -> None:
 
 
 def once(talk: Talk, text: str) -> int:
-    """Answer one message and end; errors are raised."""
-    return 130 if asking.ask(talk, text) == "stopped" else 0
+    """Answer one message and end; errors are raised, also for an answer that is none."""
+    state = asking.ask(talk, text)
+    if state == "degenerate":
+        raise UnusableAnswer(DEGENERATE)
+    return 130 if state == "stopped" else 0

@@ -78,6 +78,8 @@ def _set_stop(talk: Talk, value: str) -> None:
 def _set_context(talk: Talk, value: str) -> None:
     if not value.isdecimal() or not 0 < int(value) < 2**31:
         raise UsageError(f"the context is a number of tokens, not {value!r}")
+    if 0 < talk.longest < int(value):
+        raise UsageError(f"{talk.model} has at most {talk.longest:,} tokens of context")
     talk.change_model(talk.reference, int(value))
 
 

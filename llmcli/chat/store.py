@@ -201,7 +201,7 @@ def _create_private(path: Path) -> None:
             os.close(handle)
     except OSError as error:
         refused = from_os_error(error, f"open the history {path}")
-        raise type(refused)(refused.message, hint="llm chat --private keeps nothing") from error
+        raise refused from error
 
 
 def _patiently(attempt: Callable[[], object], patience: float) -> None:

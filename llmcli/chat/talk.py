@@ -48,7 +48,11 @@ NOTES: dict[State, str] = {
     "degenerate": "■ the answer only repeated itself and was stopped (/regen answers anew)",
 }
 
-NOTHING_YET: dict[State, str] = {"stopped": "■ stopped before the first word (/regen asks again)"}
+NOTHING_YET: dict[State, str] = {
+    "stopped": "■ stopped before the first word (/regen asks again)",
+    "length": "■ cut before the first word (/set max_tokens N allows more)",
+    "degenerate": "■ the model said nothing (/regen asks again)",
+}
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,11 @@ class Talk:
     def window(self) -> int:
         """The context window in tokens; 0 while it is not known."""
         return self._info.context if self._info is not None else 0
+
+    @property
+    def longest(self) -> int:
+        """The longest context that the model can have; 0 where nobody knows."""
+        return self._info.longest if self._info is not None else 0
 
     @property
     def model(self) -> str:

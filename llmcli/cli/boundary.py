@@ -88,6 +88,8 @@ def _usage_error(error: TyperException) -> UsageError:
     from llmcli.registry import nearest
 
     name = str(getattr(error, "option_name", ""))
+    if ctx is not None and ctx.parent is None:
+        remedy = f"options stand after the command: llm COMMAND {name}"
     close = nearest(name.lstrip("-"), [option.lstrip("-") for option in error.possibilities or ()])
     return UsageError(f"no such option: {name}", hint=f"did you mean --{close}?" if close else remedy)
 

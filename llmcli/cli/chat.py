@@ -16,8 +16,10 @@ from llmcli import config, engines
 from llmcli.cli import opening
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.cli.environment import Environment, to_bytes
+from llmcli.cli.inputs import STDIN
 from llmcli.cli.options import ModelOptions, SamplingOptions, takes
-from llmcli.errors import UsageError
+from llmcli.errors import CannotCreate, InputOutputError, PermissionRefused, UsageError
+from llmcli.paths import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -220,7 +222,7 @@ def _doors(asked: Asked, model: ModelOptions, env: Environment) -> Doors:
 
     return Doors(
         open_engine, _model_names, lambda text: copy(text, ask_terminal, env.environ),
-        cwd=env.cwd.resolve(), encoding=asked.encoding,
+        cwd=absolute(env.cwd), encoding=asked.encoding,
     )  # fmt: skip
 
 
@@ -237,7 +239,10 @@ def _history(asked: Asked, log: bool) -> History:
     from llmcli.chat.history import History, history_path
 
     wanted = log or asked.resume or bool(asked.session)
-    return History(history_path() if wanted and not asked.private else None)
+    try:
+        return History(history_path() if wanted and not asked.private else None)
+    except (PermissionRefused, InputOutputError, CannotCreate) as error:
+        raise type(error)(error.message, hint="--private keeps nothing") from error
 
 
 def _record(asked: Asked, history: History) -> Record | None:
@@ -302,13 +307,14 @@ def _screen(asked: Asked, env: Environment, colour: bool) -> Screen:
 
 def _attach(asked: Asked, talk: Talk, env: Environment) -> None:
     """The files and the pipe, for the first message."""
-    from llmcli.chat.actions import attach
+    from llmcli.chat.actions import attach, named
     from llmcli.chat.talk import Attachment
     from llmcli.documents import read_stream
 
     if asked.files:
-        attach(talk, [env.cwd / name for name in asked.files])
-    if not env.stdin_is_terminal and (asked.interactive or not _is_nothing(env)):
+        attach(talk, [named(name, env.cwd / name) for name in asked.files if name != STDIN])
+    piped = not env.stdin_is_terminal and (asked.interactive or not _is_nothing(env))
+    if piped or STDIN in asked.files:
         text = read_stream(env.stdin, asked.encoding)
         if text.strip():
             talk.attachments.append(Attachment("standard input", text, talk.count([text])[0]))

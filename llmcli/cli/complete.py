@@ -17,8 +17,8 @@ from llmcli.cli.environment import Environment
 from llmcli.cli.keeping import keeping
 from llmcli.cli.options import ModelOptions, SamplingOptions, takes
 from llmcli.engines.base import Engine
-from llmcli.errors import InputTooLong, UsageError
-from llmcli.messages import Completion, Prompt, Sampling
+from llmcli.errors import InputTooLong, RowsFailed, UnusableAnswer, UsageError
+from llmcli.messages import DEGENERATE, Completion, Prompt, Sampling
 
 TEMPERATURE = 0.7  # where the model's maker recommends none
 MAX_TOKENS = 256  # a raw continuation has no end of its own
@@ -65,15 +65,21 @@ def complete(
         drawn = _sampling(sampling, stop, engine)
         if env.verbose:
             env.note(f"seed {drawn.seed}")
+        unusable = 0
         for number in range(samples):
             one = replace(drawn, sample=number)
             if as_json:
-                answer = _print_json(prompt, one, engine, env)
+                last = _print_json(prompt, one, engine, env)
             else:
                 if samples > 1 and not env.quiet:
                     env.write(("\n" if number else "") + f"==> {number + 1} <==\n")
-                answer = _print(prompt, one, engine, env)
-            keep(str(prompt.raw), answer)
+                last = _print(prompt, one, engine, env)
+            keep(str(prompt.raw), last.text)
+            unusable += last.finish_reason == "degenerate"
+    if unusable and samples > 1:
+        raise RowsFailed(f"{unusable} of {samples} continuations are degenerate: empty or repetitions")
+    if unusable:
+        raise UnusableAnswer(DEGENERATE)
 
 
 def _sampling(options: SamplingOptions, stop: list[str] | None, engine: Engine) -> Sampling:
@@ -101,22 +107,22 @@ def _told_here() -> Iterator[None]:
         raise InputTooLong(error.message, hint, error.tokens, error.context) from error
 
 
-def _print(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> str:
+def _print(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> Completion:
     """Print one continuation as it is written; gives it."""
-    text = ""
+    last = Completion("")
     for piece in engine.stream(prompt, sampling):
         if isinstance(piece, Completion):
-            text = piece.text
+            last = piece
             _note_cut(piece, env)
         else:
             env.status("")
             env.write(piece.text, flush=True)
     if not env.at_line_start:
         env.write("\n")
-    return text
+    return last
 
 
-def _print_json(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> str:
+def _print_json(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environment) -> Completion:
     """Print one continuation as a JSON object; gives it."""
     last = next(piece for piece in engine.stream(prompt, sampling) if isinstance(piece, Completion))
     record = {
@@ -124,13 +130,13 @@ def _print_json(prompt: Prompt, sampling: Sampling, engine: Engine, env: Environ
         "complete": last.text,
         "sample": sampling.sample,
         "seed": sampling.seed,
-        "error": None,
+        "error": DEGENERATE if last.finish_reason == "degenerate" else None,
         "finish_reason": last.finish_reason,
         "tokens": {"prompt": last.usage.prompt, "answer": last.usage.answer},
         "model": engine.info.model,
     }
     env.write_json(record)
-    return last.text
+    return last
 
 
 def _note_cut(completion: Completion, env: Environment) -> None:

@@ -204,6 +204,11 @@ class Group(_PlainHelp, TyperGroup):
     ) -> tuple[str | None, AnyCommand | None, list[str]]:
         """The command that the first word names; an unknown one is a usage error with a suggestion."""
         command = self.get_command(ctx, args[0])
+        if command is None and args[0] == "help":  # `llm help models pull`, as other programs have it
+            if len(args) > 1:
+                return self.resolve_command(ctx, [*args[1:], "--help"])
+            environment(ctx).write(ctx.get_help() + "\n")
+            ctx.exit()
         if command is None:
             raise self.unknown_command(ctx, args[0])
         return args[0], command, args[1:]

@@ -34,7 +34,8 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 @contextmanager
 def _opened() -> Iterator[History]:
-    with closing(History(history_path())) as history:
+    path = history_path()
+    with closing(History(path if path.exists() else None)) as history:
         yield history
 
 

@@ -11,7 +11,7 @@ from llmcli import config
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.errors import ModelError, UsageError
 from llmcli.output.sanitize import one_line
-from llmcli.paths import written_out
+from llmcli.paths import absolute, written_out
 
 if TYPE_CHECKING:
     from llmcli.models.listing import Listed
@@ -148,7 +148,7 @@ def use(ctx: typer.Context, name: Name) -> None:
         model = resolve(name)
         gguf.check(model.path)
         if is_path(name):
-            name = str(model.path.resolve())
+            name = str(absolute(model.path))
     config.set_value("model", name)
     env.note(f"{name} answers from now on ({config.config_path()})")
     if env.environ.get("LLMCLI_MODEL"):
@@ -167,7 +167,7 @@ def add(
     from llmcli.registry import NAME, NAME_RULE
 
     env = environment(ctx)
-    path = written_out(file).resolve()
+    path = absolute(written_out(file))
     gguf.check(path)
     name = name or path.name.lower().removesuffix(".gguf")
     if not NAME.fullmatch(name):
@@ -210,8 +210,7 @@ def verify(
         if problem:
             bad.append(name)
     if bad:
-        again = "pip install --force-reinstall llmcli" if bad == ["starter"] else "llm models rm, then pull"
-        raise ModelError(f"{', '.join(bad)}: not as it should be", hint=again)
+        raise ModelError(f"{', '.join(bad)}: not as it should be", hint=facts.remedy(bad))
 
 
 @app.command("scan", cls=Command, epilog="llm models scan\nllm summarize -m ollama:llama3.2 report.txt")

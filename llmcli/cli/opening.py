@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmcli import config, engines
 from llmcli.cli.environment import Environment
-from llmcli.errors import UsageError
+from llmcli.errors import MissingInput, ModelError, UsageError
 from llmcli.paths import cache_dir, make_private
 
 if TYPE_CHECKING:
@@ -53,9 +53,28 @@ def choose(env: Environment, options: ModelOptions) -> Chosen:
     if engines.engine_of(reference) is None:
         from llmcli.models.resolve import resolve
 
-        model = resolve(reference)
+        try:
+            model = resolve(reference)
+        except (UsageError, ModelError, MissingInput) as error:
+            if options.model is not None:
+                raise
+            raise type(error)(f"{error.message}: {_chosen_by(env)}", hint=error.hint) from error
         templates = model.entry.templates if model.entry else {}
+        _say_longest(model, options.context, env)
     return Chosen(reference, options.engine_options(settings), model, templates)
+
+
+def _say_longest(model: ModelFile, asked: int | None, env: Environment) -> None:
+    from llmcli.models import gguf
+
+    longest = gguf.check(model.path).context_length if asked else None
+    if asked and longest and longest < asked:
+        env.note(f"{model.name} has at most {longest:,} tokens of context")
+
+
+def _chosen_by(env: Environment) -> str:
+    """What names the model where the command line does not."""
+    return "LLMCLI_MODEL names it" if env.environ.get("LLMCLI_MODEL") else f"{config.config_path()} names it"
 
 
 @contextmanager

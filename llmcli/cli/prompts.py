@@ -12,6 +12,7 @@ from llmcli import registry
 from llmcli.cli.door import Command, environment, new_app
 from llmcli.cli.environment import Environment
 from llmcli.errors import BadConfig, CannotCreate, LlmError, MissingInput, UsageError, cannot_write
+from llmcli.output.json_text import printable
 from llmcli.paths import config_dir, make_private
 from llmcli.registry import RESERVED, Found
 
@@ -39,6 +40,9 @@ def list_templates(
     env = environment(ctx)
     found = registry.list_templates(env.cwd)
     problems = [_problem(one) for one in found]
+    for source, path, why in registry.left_out(env.cwd):
+        found.append(registry.Found(printable(path.name), path, source))
+        problems.append(why)
     if as_json:
         for one, problem in zip(found, problems):
             env.write_json(_record(one, problem))
@@ -73,6 +77,7 @@ def new(
     from llmcli.templates import starter
 
     env = environment(ctx)
+    name = name.removesuffix(registry.SUFFIX)
     _refuse_taken(name)
     folder = env.cwd / "prompts" if here else config_dir() / "prompts"
     path = folder / f"{name}.yaml"

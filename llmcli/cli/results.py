@@ -55,14 +55,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Shape:
-    """What all answers of a run have in common."""
+    """What all answers of a run have in common; `bars` is the columns that a label's may take, 0 for none."""
 
     kind: Kind
     columns: ResultColumns
     template: str
     engine: Engine
     headings: bool
-    bars: bool
+    bars: int
 
 
 Form = Callable[[Shape, Iterator[Answer]], Iterator[str]]
@@ -193,20 +193,20 @@ def _label_line(shape: Shape, answer: Answer) -> str:
     result = answer.result
     assert result is not None
     if shape.kind == "document":
-        return f"{result.text}\n" + (_bars(result) if shape.bars else "")
+        return f"{result.text}\n" + (_bars(result, shape.bars) if shape.bars else "")
     beside = answer.item.text if answer.item.source == "--text" else answer.item.shown
     return f"{result.text}\t{_four(result.p)}\t{_flat(beside)}\n"
 
 
-def _bars(result: Result) -> str:
+def _bars(result: Result, columns: int) -> str:
     """One line a label, with a bar as long as its probability."""
     from llmcli.output.table import cells, padded
 
     known = {label: p for label, p in (result.probabilities or {}).items() if p is not None}
     width = max(map(cells, known), default=0)
+    room = min(BAR_WIDTH, max(1, columns - width - 11))
     return "".join(
-        f"  {padded(label, width)}  {p:4.0%}  {'█' * round(p * BAR_WIDTH) or '▏'}\n"
-        for label, p in known.items()
+        f"  {padded(label, width)}  {p:4.0%}  {'█' * round(p * room) or '▏'}\n" for label, p in known.items()
     )
 
 

@@ -7,7 +7,7 @@ shows the prompts, everything else is asked and written answer by answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +198,7 @@ def _run_texts(task: Task, engine: Engine, env: Environment) -> None:
         template=task.template.name,
         engine=engine,
         headings=not env.quiet,
-        bars=env.stdout_is_terminal and not env.quiet and not output.file,
+        bars=env.width if env.stdout_is_terminal and not env.quiet and not output.file else 0,
     )
     wanted = output.log or config.load(env.environ).log_commands
     with (
@@ -335,6 +335,7 @@ def _run_rows(task: Task, engine: Engine | None, env: Environment) -> None:
 
 def _dry_run(task: Task, engine: Engine, env: Environment) -> None:
     """Show what the model would be asked, and how long it is; ask nothing."""
+    from llmcli.rows.preflight import fate
     from llmcli.tasks import prompts_of
 
     form = results.form_name(task.asked.output, task.chosen.kind)
@@ -344,18 +345,24 @@ def _dry_run(task: Task, engine: Engine, env: Environment) -> None:
             tally.failed(item, item.error)
             continue
         prompts = prompts_of(task.template, item.text, engine, task.values)
-        for prompt, tokens in zip(prompts, engine.count_tokens(prompts)):
-            _show_prompt(item, prompt, tokens, form, engine.info.context, env)
+        sizes, context = engine.count_tokens(prompts), engine.info.context
+        if form == "text":
+            _show_first(prompts, sizes, context, env)
+        else:
+            for prompt, tokens in zip(prompts, sizes):
+                said = [{"role": message.role, "content": message.content} for message in prompt.messages]
+                env.write_json({"source": item.shown, "messages": said, "tokens": tokens, "context": context})
+        if context and max(sizes, default=0) > context:
+            env.note(f"longer than the context: it would {fate(task.template, task.asked.input.truncate)}")
     tally.finish()
 
 
-def _show_prompt(item: Item, prompt: Prompt, tokens: int, form: str, context: int, env: Environment) -> None:
-    if form == "text":
+def _show_first(prompts: Sequence[Prompt], sizes: Sequence[int], context: int, env: Environment) -> None:
+    """For a reader: the first prompt of a text, and how many there are."""
+    for prompt, tokens in zip(prompts[:1], sizes):
         for message in prompt.messages:
             env.write(f"[{message.role}]\n{message.content}\n\n")
         env.write(f"{tokens:,} tokens of {context:,}\n")
-    else:
-        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-        env.write_json({"source": item.shown, "messages": messages, "tokens": tokens, "context": context})
-    if context and tokens > context:
-        env.note("longer than the context: read in parts where the template can, else refused")
+    if len(prompts) > 1:
+        more = f"and {len(prompts) - 1:,} more like it"
+        env.write(f"{more}, {sum(sizes):,} tokens together (--json shows them all)\n")

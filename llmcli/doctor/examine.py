@@ -11,6 +11,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from llmcli.errors import LlmError
 from llmcli.registry import nearest
 
 if TYPE_CHECKING:
+    from llmcli.chat.history import History
     from llmcli.models.resolve import ModelFile
 
 NEEDED = ("llama-cpp-python", "typer", "huggingface-hub", "httpx", "prompt-toolkit", "jinja2")
@@ -48,6 +50,7 @@ def examine(environ: Mapping[str, str], speed: bool = True) -> Iterator[Finding]
     yield from _machine(environ)
     yield from _settings(environ)
     yield from _folders()
+    yield from _history()
     yield from _model(environ, speed and engine is not None)
 
 
@@ -195,7 +198,7 @@ def _folders() -> Iterator[Finding]:
         try:
             state = folder.stat()
         except FileNotFoundError:
-            yield Finding("folders", name, f"{folder} (not made yet)")
+            yield _not_made(name, folder)
             continue
         except OSError as error:
             yield Finding(
@@ -210,6 +213,30 @@ def _folders() -> Iterator[Finding]:
             yield Finding("folders", name, f"{folder} is open to others ({mode:04o})", "note", remedy)
         else:
             yield Finding("folders", name, str(folder))
+
+
+def _not_made(name: str, folder: Path) -> Finding:
+    """It will be made when it is needed, where that is allowed."""
+    parent = next(above for above in folder.parents if above.exists())
+    if os.access(parent, os.W_OK | os.X_OK):
+        return Finding("folders", name, f"{folder} (not made yet)")
+    value = f"{folder} cannot be made: {parent} cannot be written"
+    return Finding("folders", name, value, "problem", "check its owner", 77)
+
+
+def _history() -> Iterator[Finding]:
+    """The chats, where there are some: a damaged file keeps the next from beginning."""
+    from llmcli.chat.history import History, history_path
+
+    path = history_path()
+    if path.exists():
+        yield _tried("folders", "history", lambda: _opened(History(path), path))
+
+
+def _opened(history: History, path: Path) -> str:
+    with closing(history):
+        number = sum(1 for _ in history.conversations())
+    return f"{path}: {number:,} conversation{'' if number == 1 else 's'}"
 
 
 # -- the model ----------------------------------------------------------------------------
@@ -268,6 +295,8 @@ def _speed(model: ModelFile, settings: config.Config) -> Finding:
         f"loaded in {found.load:.1f} s; reads about {found.read:,.0f} and writes about {found.write:,.0f} "
         "tokens a second, one text at a time"
     )
+    if not found.write:
+        return Finding("model", "speed", f"{value}: it writes nothing", "problem", "llm models verify", 76)
     return Finding(
         "model", "speed", value, data={"load": found.load, "read": found.read, "write": found.write}
     )

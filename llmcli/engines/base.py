@@ -52,7 +52,8 @@ class EngineInfo(Struct, frozen=True):
     Who answers: enough to reproduce a result, and part of every row's key.
 
     `recommended` are the fields of Sampling that the model's maker recommends for free writing; no part of
-    a key, for who draws with them has them in the sampling.
+    a key, for who draws with them has them in the sampling. `longest` is the longest context that the
+    model can have, 0 where nobody knows.
     """
 
     engine: str
@@ -63,6 +64,7 @@ class EngineInfo(Struct, frozen=True):
     build: str = ""
     settings: tuple[str, ...] = ()
     recommended: dict[str, Any] = {}
+    longest: int = 0
 
 
 class Engine(Protocol):

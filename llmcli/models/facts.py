@@ -5,7 +5,7 @@ Everything about one model: what models.yaml says, what its file says, whether i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from llmcli.errors import LlmError
 from llmcli.models import checksum, gguf, installed, memory
-from llmcli.models.entries import ModelEntry, entries
+from llmcli.models.entries import STARTER, ModelEntry, entries
 from llmcli.models.gguf import GgufHeader
 from llmcli.models.listing import count, licence_of
 from llmcli.models.meter import Meter
@@ -132,9 +132,13 @@ def names_here() -> list[str]:
 
 
 def verify_again(name: str, meter: Meter) -> tuple[bool, str]:
-    """Hash and check a model anew; gives whether something is wrong, and what to say."""
+    """
+    Hash and check a model anew; gives whether something is wrong, and what to say.
+
+    Raises UsageError, ModelError, MissingInput for a model that is not here.
+    """
+    model = locate(name)
     try:
-        model = locate(name)
         header = gguf.check(model.path)
         meter.begin(f"checking {name}", sum(part.stat().st_size for part in model.parts))
         known = model.expected
@@ -152,6 +156,18 @@ def verify_again(name: str, meter: Meter) -> tuple[bool, str]:
             whole = f"a whole GGUF, {_parts(header)}SHA-256 {found[0]}"
             return False, f"{whole} (none is known to hold {_of_part(part, header) or 'it '}against)"
     return False, f"right: SHA-256 {found[0]}"
+
+
+def remedy(names: Sequence[str]) -> str:
+    """What to do about models that are not as they should be."""
+    if [*names] == [STARTER]:
+        return "pip install --force-reinstall llmcli"
+    known, added = entries(), installed.load()
+    fetched = (
+        known[name].repo or known[name].url if name in known else name in added and added[name].owned
+        for name in names
+    )  # fmt: skip
+    return "llm models rm, then pull" if all(fetched) else "get the file again from where it came"
 
 
 def _of_part(part: Path, header: GgufHeader) -> str:

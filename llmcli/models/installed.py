@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from llmcli import paths
 from llmcli.atomic import write_atomically
-from llmcli.errors import BadConfig, from_os_error
+from llmcli.errors import BadConfig, UsageError, from_os_error
+from llmcli.output.json_text import printable
 
 
 class Installed(Struct, frozen=True):
@@ -58,7 +59,9 @@ def load() -> dict[str, Installed]:
 
 
 def add(name: str, model: Installed) -> None:
-    """Keep a name, over an older one of the same spelling."""
+    """Keep a name, over an older one of the same spelling. UsageError for a path that is not UTF-8."""
+    if printable(model.path) != model.path:
+        raise UsageError(f"the path {printable(model.path)} is not UTF-8", hint="rename the file or folder")
     _change(lambda known: known | {name: model})
 
 

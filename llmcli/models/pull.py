@@ -25,7 +25,8 @@ from llmcli.models.entries import ModelEntry, entries
 from llmcli.models.hub_download import HubFile, delete, fetch, list_files, pick
 from llmcli.models.meter import Meter, Silent
 from llmcli.models.quants import DEFAULT, quant_of
-from llmcli.models.resolve import ModelFile, locate, verify
+from llmcli.models.resolve import ModelFile, is_path, locate, verify
+from llmcli.paths import written_out
 from llmcli.registry import NAME, NAME_RULE, nearest
 
 
@@ -54,6 +55,10 @@ def pull(wanted: Wanted, meter: Meter | None = None, tell: Tell = lambda line: N
         return _pull_url(wanted, meter, tell)
     if wanted.sha256 or wanted.trust or wanted.name:
         raise UsageError("--sha256, --trust and --name go with a web address")
+    if is_path(wanted.reference) and written_out(wanted.reference).is_file():
+        raise UsageError(
+            f"{wanted.reference} is a file, and nothing to fetch", hint=f"llm models add {wanted.reference}"
+        )
     with _alone(wanted.reference, tell):
         there = _there(wanted.reference, tell)
         if there is not None:
@@ -165,7 +170,7 @@ def _pull_url(wanted: Wanted, meter: Meter, tell: Tell) -> ModelFile:
         raise UsageError(f"{name!r} is not a model name", hint=f"--name: {NAME_RULE}")
     if name in entries() and entries()[name].url is None:
         raise UsageError(f"{name} is the name of another model", hint="give another with --name")
-    _refuse_taken(targets[0], wanted.reference)
+    _refuse_taken(name, targets[0], wanted.reference)
     with _alone(str(targets[0]), tell):
         if not _already(targets, hashes):
             if wanted.offline:
@@ -182,9 +187,11 @@ def _pull_url(wanted: Wanted, meter: Meter, tell: Tell) -> ModelFile:
     return ModelFile(name, targets[0], None, hashes[0])
 
 
-def _refuse_taken(target: Path, url: str) -> None:
-    """UsageError where another address's file would be replaced, and deleted with this model."""
+def _refuse_taken(wanted: str, target: Path, url: str) -> None:
+    """UsageError where another's name would be taken, or another address's file replaced."""
     for name, known in installed.load().items():
+        if name == wanted and known.path != str(target):
+            raise UsageError(f"{name} is the name of {known.path}", hint=f"llm models rm {name}, or --name")
         if known.path == str(target) and known.source != url:
             said = f"{target.name} is here already, from {known.source}"
             raise UsageError(said, hint=f"llm models rm {name}, then again")

@@ -22,8 +22,12 @@ def remove(name: str) -> str:
     added = installed.load().get(name)
     if added is not None:
         installed.remove(name)
+        here = Path(added.path).exists()
+        others = [other for other, model in installed.load().items() if model.path == added.path]
+        if others:
+            return f"forgot {name}; {added.path} stays, as {', '.join(others)}"
         if not added.owned:
-            return f"forgot {name}; {added.path} stays"
+            return f"forgot {name}" + (f"; {added.path} stays" if here else "")
         freed = _delete(gguf.part_paths(Path(added.path)))
         return f"deleted {name}, {freed / 1e9:.2f} GB"
     model = locate(name)

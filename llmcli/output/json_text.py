@@ -25,7 +25,7 @@ def printable_json(value: Any) -> Any:
     return value
 
 
-def to_json(value: Any) -> str:
+def to_json(value: Any, indent: int | None = None) -> str:
     r"""
     Compact enough to read, strict: no NaN, and half a surrogate pair (a file name's odd byte) escaped.
 
@@ -33,7 +33,7 @@ def to_json(value: Any) -> str:
     {"source": "caf\udce9.txt"}
     """
     try:
-        made = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+        made = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str, indent=indent)
     except ValueError:
-        made = json.dumps(value, ensure_ascii=False, default=str)
+        made = json.dumps(value, ensure_ascii=False, default=str, indent=indent)
     return made if made.isascii() else SURROGATES.sub(lambda half: f"\\u{ord(half[0]):04x}", made)

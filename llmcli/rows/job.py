@@ -102,6 +102,11 @@ class Outside(Protocol):
     quiet: bool
     verbose: bool
 
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        ...
+
     def write(self, text: str) -> None:
         """Write a result to standard output, control characters made visible on a terminal."""
         ...

@@ -29,6 +29,7 @@ from llmcli.errors import (
     UsageError,
     from_os_error,
 )
+from llmcli.output.json_text import to_json
 from llmcli.rows.answers import PASSING, decode, encode
 from llmcli.rows.job import Identity
 from llmcli.tasks import Result
@@ -120,7 +121,7 @@ class Journal:
         if not tables:
             meta = {
                 "job": msgspec.json.encode(identity.parts).decode(),
-                "provenance": msgspec.json.encode(provenance).decode(),
+                "provenance": to_json(provenance),
                 "started": repr(self._started),
             }
             database.execute("BEGIN IMMEDIATE")

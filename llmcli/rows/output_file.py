@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import gzip
 import io
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 from llmcli.atomic import sync_folder, write_atomically
 from llmcli.errors import CannotCreate, InputOutputError, LlmError, cannot_write
+from llmcli.output.json_text import to_json
 
 
 def resolved(path: Path) -> Path:
@@ -135,8 +135,8 @@ def zipped(raw: BinaryIO, path: Path) -> Iterator[BinaryIO]:
 
 def write_sidecar(path: Path, about: dict[str, Any]) -> None:
     """How an output came about, as a JSON file beside it."""
-    data = json.dumps(about, ensure_ascii=False, indent=2, default=str)
+    data = to_json(about, indent=2).encode()
     try:
-        write_atomically(path, data.encode() + b"\n", durable=True)
+        write_atomically(path, data + b"\n", durable=True)
     except OSError as error:
         raise cannot_write(error, path) from error

@@ -19,7 +19,7 @@ from hashlib import blake2b
 from llmcli.rows.job import Job
 from llmcli.rows.readers import Row
 from llmcli.rows.workers import Workers
-from llmcli.templates import renderer
+from llmcli.templates import Template, renderer
 
 SECONDS = 10.0  # the longest that a preflight takes
 _GROUP = 1000  # rows between two looks at the clock
@@ -89,7 +89,7 @@ def survey_pipe(job: Job, workers: Workers) -> Preflight:
 
 def survey(rows: Iterator[Row], job: Job, workers: Workers) -> Preflight:
     """Read the rows for as long as that may take, and count."""
-    found = Preflight(context=workers.info.context, fate=_fate(job))
+    found = Preflight(context=workers.info.context, fate=fate(job.template, job.truncate))
     tokens = _TokenCounter(job, workers)
     deadline = time.monotonic() + SECONDS
     with closing(_Distinct()) as distinct:
@@ -180,10 +180,10 @@ class _TokenCounter:
                 self.longest, self.longest_row = count, number
 
 
-def _fate(job: Job) -> str:
-    """What happens to a row that exceeds the context."""
-    if job.truncate is not None:
-        return f"be cut to fit (--truncate {job.truncate})"
-    if job.template.reduce or job.template.mode == "extract" or job.template.keep_layout:
+def fate(template: Template, truncate: str | None) -> str:
+    """What happens to a text that exceeds the context."""
+    if truncate is not None:
+        return f"be cut to fit (--truncate {truncate})"
+    if template.reduce or template.mode == "extract" or template.keep_layout:
         return "be read in parts"
     return "fail (--truncate cuts them to fit)"

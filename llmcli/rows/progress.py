@@ -153,8 +153,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def summary_lines(summary: Summary, tally: Tally, bars: bool) -> Iterator[str]:
-    """What became of the rows, a sentence each; `bars` draws the labels' counts."""
+def summary_lines(summary: Summary, tally: Tally, bars: int) -> Iterator[str]:
+    """What became of the rows, a sentence each; labels' counts as bars in so many columns, where not 0."""
     tokens = tally.prompt_tokens + tally.answer_tokens
     parts = [counted(summary.rows, "row")]
     if summary.distinct is not None:
@@ -177,7 +177,8 @@ def summary_lines(summary: Summary, tally: Tally, bars: bool) -> Iterator[str]:
         yield ", ".join(f"{number:,} {label}" for label, number in summary.labels.most_common())
         return
     width = max(map(cells, summary.labels))
+    room = min(BAR, max(1, bars - width - 16))
     most = max(summary.labels.values())
     for label, number in summary.labels.most_common(20):
-        bar = "█" * max(1, round(BAR * number / most))
+        bar = "█" * max(1, round(room * number / most))
         yield f"{padded(label, width)} {bar} {number:,}"

@@ -118,6 +118,11 @@ class _Run:
     _seen: dict[str, set[Kind]] = field(default_factory=dict)  # keys of the JSON objects, in order
     _allowed: frozenset[str] | None = None  # the only keys that a table on a pipe can hold
 
+    @property
+    def _copies(self) -> bool:
+        """Whether the input's columns are written beside ours."""
+        return output_format(self.options.output, self.options.output_format) not in ("text", "json")
+
     # ---------------------------------------------------------- the three ways
 
     def show_plan(self) -> None:
@@ -241,11 +246,12 @@ class _Run:
 
     @contextmanager
     def _reader(self) -> Iterator[Reader]:
-        """Open the source once more; its columns must leave room for ours."""
+        """Open the source once more; where its columns are written too, they must leave room for ours."""
         reader = open_reader(self.source, self.options)
         with closing(reader):
-            known = reader.keys_ahead() if isinstance(reader, JsonReader) else reader.columns or ()
-            self.results.check(known, self.source.name)
+            if self._copies:
+                known = reader.keys_ahead() if isinstance(reader, JsonReader) else reader.columns or ()
+                self.results.check(known, self.source.name)
             try:
                 yield reader
             finally:
@@ -289,7 +295,7 @@ class _Run:
 
     def _without_clash(self, row: Row) -> Row:
         ours = self.results.names
-        if row.record is not None and not row.record.keys().isdisjoint(ours):
+        if self._copies and row.record is not None and not row.record.keys().isdisjoint(ours):
             clash = ", ".join(repr(key) for key in row.record if key in ours)
             row.error = bad_row(self.source.name, row.number, f"already has {clash}")
         elif self._allowed is not None and row.record is not None and not row.record.keys() <= self._allowed:
@@ -361,7 +367,8 @@ class _Run:
             self.outside.note(f"{counted(self.summary.cut, 'answer')} {were} cut at --max-tokens")
         if self.outside.quiet or not (self.outside.verbose or self.outside.stderr_is_terminal):
             return
-        for line in summary_lines(self.summary, self.tally, self.outside.stderr_is_terminal):
+        bars = self.outside.width if self.outside.stderr_is_terminal else 0
+        for line in summary_lines(self.summary, self.tally, bars):
             self.outside.complain(f"llm: {line}")
 
     def failure(self) -> RowsFailed:

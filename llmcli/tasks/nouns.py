@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from llmcli.engines.base import Engine
 from llmcli.errors import LlmError
-from llmcli.messages import FinishReason, Prompt, Sampling, Usage
+from llmcli.messages import DEGENERATE, FinishReason, Prompt, Sampling, Usage
 from llmcli.templates import Template
 
 Truncate = Literal["head", "tail", "middle"]
@@ -55,7 +55,7 @@ class Result(Struct, frozen=True):
     def unusable(self) -> str | None:
         """Why this is no answer, though it is what the model said; None where it is one."""
         if self.finish_reason == "degenerate":
-            return "the answer is degenerate: empty, or repeating itself"
+            return DEGENERATE
         if self.finish_reason == "length" and not self.text.strip():
             return "the answer has no word: --max-tokens were spent before it began"
         return None

@@ -32,6 +32,7 @@ GLOBAL_OPTIONS = frozenset(
         *("output", "format", "json", "as", "probabilities", "stream", "quiet", "verbose"),
         *("log", "dry_run", "debug", "color", "no_color", "help", "version", "private"),
         *("journal", "keep_journal", "max_errors", "retry_errors", "on", "copies", "cpus", "gpus"),
+        *("texts", "template", "errors", "sampling"),  # of llmcli.Llm.run
         *("sidecar", "input_format", "delimiter", "quote", "header", "no_header", "error_as"),
     }
 )

@@ -130,7 +130,11 @@ def _mode_problems(template: Template, line: int | None) -> list[Problem]:
 def _render_everything(template: Template) -> list[Problem]:
     """Render with every choice of every parameter: a wording that fails is found before a user finds it."""
     ordinary: dict[str, Any] = {
-        param.name: ["one", "two"] if param.type == "list" else param.choices[0] if param.choices else "1"
+        param.name: list(param.choices[:2] or ("one", "two"))
+        if param.type == "list"
+        else param.choices[0]
+        if param.choices
+        else "1"
         for param in template.params
         if param.required
     }

@@ -171,7 +171,7 @@ def test_a_text_command_is_kept_only_when_that_is_asked_for(call, script, monkey
         ("title", "two", 2),
     ]
     assert call("history", "show", "1").stdout.endswith("## Model\n\nA title\n")
-    assert "no conversation" in call("chat", "--once", "-m", model, "-c", "x").stderr
+    assert "there is no chat yet" in call("chat", "--once", "-m", model, "-c", "x").stderr
 
 
 def test_a_chat_is_drawn_as_the_maker_recommends_unless_the_command_line_says_otherwise(call, script, asked):
@@ -190,3 +190,27 @@ def test_a_conversation_goes_on_with_the_model_it_had_unless_another_is_named(ca
     assert call("chat", "--once", "-c", "who?").stdout == "I am one\n"
     assert call("chat", "--once", "-c", "-m", other, "who?").stdout == "I am the other\n"
     assert call("chat", "--once", "-c", "who?").stdout == "I am the other\n"
+
+
+def test_a_history_that_cannot_be_made_says_how_to_do_without(call, script, home):
+    home.mkdir()
+    (home / "data").write_text("")
+
+    said = call("chat", "--once", "-m", script(default="x"), "--session", "a", "hello")
+    assert said.code in (73, 74, 77) and "--private keeps nothing" in said.stderr
+
+
+def test_an_answer_that_is_none_is_an_error_of_once(call, script):
+    said = call("chat", "--once", "-m", script(default={"text": "", "finish_reason": "degenerate"}), "hello")
+
+    assert (said.code, said.stdout.strip()) == (76, "")
+    assert "the answer is degenerate" in said.stderr
+
+
+def test_a_file_that_is_not_there_is_named_and_a_dash_is_standard_input(call, script, asked):
+    model = script(default="x", log="asked.jsonl")
+    missing = call("chat", "--once", "-m", model, "-f", "nofile", "hello")
+    piped = call("chat", "--once", "-m", model, "-f", "-", "hello", stdin="from the pipe")
+
+    assert missing.code == 66 and "no file 'nofile'" in missing.stderr and "--text" not in missing.stderr
+    assert piped.code == 0 and asked()[-1]["messages"][-1]["content"].count("from the pipe") == 1

@@ -16,7 +16,7 @@ import pytest
 from llmcli.chat.conversation import Conversation
 from llmcli.chat.history import History, record_exchange
 from llmcli.chat.store import MIGRATIONS
-from llmcli.errors import BadConfig, LlmError, MissingInput, Stopped, UnreadableInput, UsageError
+from llmcli.errors import BadConfig, MissingInput, Stopped, UnreadableInput, UsageError
 from llmcli.messages import Usage
 
 WRITER = """
@@ -249,12 +249,6 @@ def test_a_damaged_file_and_a_newer_one_are_told_apart(path):
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     with pytest.raises(BadConfig, match="newer llm"):
         History(path)
-
-
-def test_a_history_that_cannot_be_made_says_how_to_do_without(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(LlmError, match="--private"):
-        History(tmp_path / "file" / "history.db")
 
 
 def test_a_writer_waits_for_another_and_then_says_who_it_waited_for(history, path):

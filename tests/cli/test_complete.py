@@ -105,3 +105,14 @@ def test_on_a_terminal_without_a_text_it_says_how(call, model):
 
     assert said.code == 2
     assert 'llm complete "Once upon a time"' in said.err
+
+
+def test_a_continuation_that_is_none_is_an_error(call, script):
+    model = script(default={"text": "", "finish_reason": "degenerate"})
+    plain, as_json = call("complete", "-m", model, "Once"), call("complete", "-m", model, "Once", "--json")
+    several = call("complete", "-m", model, "Once", "-n", "2")
+
+    assert (plain.code, as_json.code, several.code) == (76, 76, 3)
+    assert "the answer is degenerate" in plain.err
+    assert json.loads(as_json.out)["error"].startswith("the answer is degenerate")
+    assert "2 of 2 continuations are degenerate" in several.err

@@ -111,3 +111,10 @@ def test_each_back_end_has_its_line():
 def test_features_are_those_that_are_on():
     engine = Engine("", "CUDA : ARCHS = 900 | F16 = 1 | CPU : AVX2 = 1 | AVX512 = 0 | ", True, ())
     assert engine.features == ["F16", "AVX2"]
+
+
+def test_a_damaged_history_is_a_problem(doctor, home: Path):
+    (home / "data").mkdir(parents=True, mode=0o700)
+    (home / "data" / "history.db").write_text("no database, for sure" * 100)
+
+    assert doctor(65)["folders: history"]["level"] == "problem"

@@ -119,7 +119,10 @@ def test_the_version_names_the_package_not_the_command(call):
         (["--bogus"], "no such option: --bogus"),
         (["zzz"], "no command 'zzz' (llm --help lists the commands)"),
         (["title", "--sed", "1", "--text", "x"], "no such option: --sed (did you mean --seed?)"),
-        (["--json", "title"], "no such option: --json (see llm --help)"),
+        (
+            ["--json", "title"],
+            "no such option: --json (options stand after the command: llm COMMAND --json)",
+        ),
         (["title", "--seed", "x"], "invalid value for '--seed': 'x' is not a whole number"),
         (["title", "--top-p", "2"], "invalid value for '--top-p': 2 is above 1"),
         (["complete", "x", "--seed", "9" * 20], "is above 9223372036854775807"),
@@ -220,3 +223,9 @@ def test_ctrl_c_while_the_program_is_imported_leaves_no_traceback(tmp_path, llm_
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_help_is_a_command_too(call):
+    assert call("help").out == call("--help").out
+    assert call("help", "models", "pull").out == call("models", "pull", "--help").out
+    assert call("models", "help", "pull").out == call("models", "pull", "--help").out

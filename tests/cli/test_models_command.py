@@ -264,3 +264,44 @@ def test_a_damaged_list_of_names_says_what_to_do(llm, home: Path):
 
     assert ran.code == 78
     assert "delete it, then add your models again" in ran.err
+
+
+def test_a_file_is_nothing_to_pull(llm, work: Path):
+    ran = llm("models", "pull", str(tiny().write(work / "m.gguf")))
+
+    assert ran.code == 2 and f"llm models add {work}/m.gguf" in ran.err
+
+
+def test_verify_of_what_is_not_here_is_a_usage_error(llm):
+    assert llm("models", "verify", "nosuch").code == 2
+    assert llm("models", "verify", "gemma3-270m").code == 4
+
+
+def test_a_name_that_is_gone_says_who_names_it(llm, work: Path, home: Path):
+    llm("models", "add", str(tiny().write(work / "m.gguf")), "--name", "good")
+    llm("models", "use", "good")
+    llm("models", "rm", "good")
+
+    told = llm("sentiment", "--text", "x").err
+    assert "no model is called 'good'" in told and f"{home}/config/config.yaml names it" in told
+    told = llm("sentiment", "--text", "x", env={"LLMCLI_MODEL": "typo"}).err
+    assert "LLMCLI_MODEL names it" in told
+
+
+def test_a_path_that_is_not_utf_8_is_refused_by_name(llm, work: Path):
+    path = work / "caf\udce9.gguf"
+    tiny().write(path)
+
+    for words in (
+        ("models", "add", path, "--name", "x"),
+        ("models", "use", path),
+        ("sentiment", "-m", path, "--text", "x"),
+    ):
+        ran = llm(*map(str, words))
+        assert ran.code in (2, 65) and "UTF-8" in ran.err, ran.err
+
+
+def test_a_context_that_the_model_cannot_have_is_told(llm):
+    ran = llm("title", "--context", "4096", "--text", "The new station opens in spring.")
+
+    assert ran.code == 0 and "starter has at most 1,024 tokens of context" in ran.err

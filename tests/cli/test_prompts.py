@@ -144,3 +144,37 @@ def test_path_prints_the_folders_in_their_order(call, work, home):
 
     assert lines[0].endswith("prompts")
     assert lines[1] == f"{home}/config/prompts"
+
+
+def test_what_looks_like_a_template_and_is_none_is_a_line_of_the_list(call, work):
+    folder = work / "prompts"
+    folder.mkdir()
+    for name in ("漢字.yaml", "a b.yaml", "good.yml", "-dash.yaml"):
+        (folder / name).write_text("help: x\nprompt: '{{ text }}'\n")
+    (folder / "gone.yaml").symlink_to("nowhere")
+    listed = call("prompts", "list").out
+
+    assert "good.yml" in listed and "broken: name it good.yaml" in listed
+    assert listed.count("broken: its name is none for a template") == 3
+    assert "gone.yaml" in listed and "leads nowhere" in listed
+    assert "gone.yaml" not in call("--help").out
+
+
+def test_a_list_with_choices_passes_the_check(call, work):
+    (work / "prompts").mkdir()
+    (work / "prompts" / "t.yaml").write_text(
+        "help: x\nprompt: '{{ text }} {{ l }}'\nparams:\n  l: {type: list, choices: [a, b], help: Letters.}\n"
+    )
+    assert call("prompts", "check", "t").code == 0
+
+
+def test_a_parameter_cannot_be_called_like_an_argument_of_the_python_door(call, work):
+    (work / "prompts").mkdir()
+    (work / "prompts" / "t.yaml").write_text(
+        "help: x\nprompt: '{{ text }} {{ texts }}'\nparams:\n  texts: {default: a, help: Words.}\n"
+    )
+    assert "the name is taken by llm itself" in call("prompts", "check", "t").out
+
+
+def test_new_takes_a_name_with_its_ending(call, work):
+    assert call("prompts", "new", "mine.yaml", "--here").out == f"{work}/prompts/mine.yaml\n"

@@ -347,3 +347,23 @@ def test_a_downloaded_file_can_be_removed(models, server: FaultyServer, home: Pa
     assert ran.code == 0
     assert not (home / "data/models/model.gguf").exists()
     assert models("path", "model").code == 2
+
+
+def test_a_name_in_use_is_not_taken_over_and_a_shared_file_stays(models, tmp_path):
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "one.gguf").write_bytes(MODEL)
+    (tmp_path / "served" / "two.gguf").write_bytes(OTHER)
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        assert models("pull", f"{url}/one.gguf", "--trust", "--name", "x1").code == 0
+        taken = models("pull", f"{url}/two.gguf", "--trust", "--name", "x1")
+        assert models("pull", f"{url}/one.gguf", "--trust", "--name", "x2").code == 0
+        server.shutdown()
+
+    assert taken.code == 2 and "x1 is the name of" in taken.err
+    kept = models("rm", "x1")
+    assert "stays, as x2" in kept.err
+    assert models("path", "x2").code == 0
+    assert "deleted x2" in models("rm", "x2").err

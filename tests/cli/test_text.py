@@ -158,14 +158,15 @@ def test_an_empty_name_of_a_model_is_no_default(call):
     assert (said.code, "-m is empty" in said.err) == (2, True)
 
 
-def test_a_dry_run_shows_every_prompt_that_would_be_sent(call, model):
+def test_a_dry_run_shows_the_first_prompt_that_would_be_sent_and_as_json_every_one(call, model):
     said = call("translate", *model, "--to", "de", "--dry-run", "--text", "A.\n\nB.", "--json")
     assert [json.loads(line)["messages"][-1]["content"] for line in said.out.splitlines()] == [
         "Translate this text to German:\n\nA.",
         "Translate this text to German:\n\nB.",
     ]
     said = call("summarize", *model, "--extract", "--dry-run", "--text", "A cat sat. A dog ran.")
-    assert said.out.count("Is this sentence a main point") == said.out.count("tokens of") == 2
+    assert said.out.count("Is this sentence a main point") == said.out.count("tokens of") == 1
+    assert said.out.endswith("\nand 1 more like it, 56 tokens together (--json shows them all)\n")
 
 
 def test_a_degenerate_answer_says_so_in_its_object(call, script):

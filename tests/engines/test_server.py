@@ -529,7 +529,10 @@ def chooser(text: str, **tops: float) -> Handler:
     return answer
 
 
-@pytest.mark.parametrize("tops", [{}, {"ne": 0.9, "pos": 0.1}, {"The": 1.0}, {"<think>": 1.0}])
+NOISE = {"<think>": 0.9999, " Neg": 3e-7, "pos": 6e-9}  # a model that thinks first
+
+
+@pytest.mark.parametrize("tops", [{}, {"ne": 0.9, "pos": 0.1}, {"The": 1.0}, {"<think>": 1.0}, NOISE])
 def test_where_first_tokens_do_not_tell_labels_apart_the_server_chooses(tops):
     with answering(chooser('{"label": "negative"}', **tops)) as (server, engine):
         answer = scored(engine)
@@ -640,6 +643,26 @@ def test_tokens_are_estimated_where_nobody_counts_them():
         assert engine.count_tokens([text]) == [estimate(text)]
         assert engine.count_tokens(["a"] * 1000) == [1] * 1000
     assert len(text.split()) < estimate(text) < len(text) / 2
+
+
+@pytest.mark.parametrize("status", [404, 405, 500, 501, 503])
+def test_a_door_that_fails_is_as_one_that_is_not_there(status):
+    with answering(echo, others=lambda asked: error(status, "nope")) as (_, engine):
+        assert engine.count_tokens(["one two"]) == [estimate("one two")]
+        assert engine.count_tokens([ask("one two")])[0] > 2
+
+
+def test_halves_of_characters_and_odd_counts_end_nothing():
+    reply = Reply({
+        "choices": [{"message": {"content": "hi \ud83d"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 10**30, "completion_tokens": -4},
+    })  # fmt: skip
+    with answering(lambda asked: reply) as (_, engine):
+        ((_, answer),) = engine.generate([ask("hello")], Sampling())
+
+    assert answer.text == "hi \ufffd"
+    assert answer.usage.prompt == 0
+    answer.text.encode()
 
 
 # ------------------------------------------------ what passes, and what not

@@ -400,3 +400,39 @@ def test_whatever_a_csv_writer_wrote_comes_out_with_three_cells_more(
 
 def test_a_cell_of_a_file_without_quoting_cannot_break_its_line():
     assert Dialect("\t", "").cell("a\tb\nc") == "a b c"
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("in.csv", ","), ("in.tsv", "\t")])
+def test_two_stray_quotes_cost_two_rows_and_not_those_between(batches, asked, name, delimiter):
+    rows = ["id,text", *(f"{n},fine {n}" for n in range(1, 20)), '20,"oops start', "21,kept A", "22,kept B"]
+    rows += ['23,"oops two', "24,last"]
+    batch = batches(replies={"": GOOD})
+    batch.write(name, "\n".join(rows).replace(",", delimiter) + "\n")
+
+    done = batch.run(name, "out.jsonl", delimiter=delimiter, quote='"')
+
+    written = [json.loads(line) for line in batch.read("out.jsonl").splitlines()]
+    assert done.code == 3
+    assert [int(row["id"].split(delimiter)[0]) for row in written] == list(range(1, 25))
+    assert [row["id"][:2] for row in written if row["error"]] == ["20", "23"]
+    assert {"kept A", "kept B", "last"} <= {one["prompt"].rpartition("\n")[2] for one in asked()}
+
+
+def test_the_name_of_an_encoding_may_be_written_in_any_way(batches, work):
+    """A byte that is no UTF-8 comes out as it went in, also where UTF-8 was asked for by name."""
+    (work / "in.csv").write_bytes(b"id,text\n1,good\n2,caf\xe9\n")
+    batch = batches(replies={"": GOOD})
+
+    assert batch.run("in.csv", "out.csv", encoding="UTF-8").code == 3
+    assert b"2,caf\xe9," in (work / "out.csv").read_bytes()
+
+
+def test_a_broken_character_of_utf_16_is_that_rows_error(batches, work):
+    body = "id,text\n1,good\n2,ba".encode("utf-16-le") + b"\x3d\xd8" + "d\n3,fine\n".encode("utf-16-le")
+    (work / "in.csv").write_bytes(b"\xff\xfe" + body)
+    batch = batches(replies={"": GOOD})
+
+    assert batch.run("in.csv", "out.csv").code == 3
+    rows = list(csv.DictReader(io.StringIO(batch.read("out.csv"))))
+    assert [row["sentiment"] for row in rows] == ["positive", "", "positive"]
+    assert "is not utf-16: at character 4" in rows[1]["error"]

@@ -183,3 +183,34 @@ def test_csv_becomes_objects_of_strings(batches):
     batch.run("in.csv", "out.jsonl")
 
     assert json.loads(batch.read("out.jsonl")) == {"id": "007", "text": "a", "title": "T", "error": None}
+
+
+def test_the_only_key_of_an_object_is_not_the_text_where_others_have_one(batches, asked):
+    """Exporters leave out what is empty."""
+    batch = batches(replies={"": GOOD})
+    batch.write("in.jsonl", '{"id": 1}\n{"id": 2, "text": "I love it"}\n{"id": 3, "text": "bad"}\n')
+
+    assert batch.run("in.jsonl", "out.jsonl").code == 3
+
+    assert [one["prompt"] for one in asked()] == ["Sentiment?\n\nI love it", "Sentiment?\n\nbad"]
+    first = json.loads(batch.read("out.jsonl").splitlines()[0])
+    assert first["id"] == 1 and "has no 'text'" in first["error"]
+
+
+def test_the_only_key_of_all_objects_is_the_text(batches, asked):
+    batch = batches(replies={"": GOOD})
+    batch.write("in.jsonl", '{"review": "good"}\n{"review": "bad"}\n')
+
+    assert batch.run("in.jsonl", "out.jsonl").code == 0
+    assert len(asked()) == 2
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.jsonl", "out.parquet"])
+def test_half_a_character_in_a_value_leaves_the_output_utf_8(batches, work, name):
+    batch = batches(replies={"": GOOD})
+    batch.write("in.jsonl", '{"text": "a", "note": "x\\udcafy", "\\ud800k": 1}\n')
+
+    assert batch.run("in.jsonl", name).code == 0
+
+    if not name.endswith(".parquet"):
+        assert "note" in (work / name).read_bytes().decode("utf-8")

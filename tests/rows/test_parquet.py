@@ -121,3 +121,51 @@ def test_no_rows_make_an_empty_file(batches, work):
 
 def test_parquet_from_a_pipe_is_refused(batches):
     assert batches().run(None, stdin=b"PAR1", input_format="parquet").code == 2
+
+
+def test_values_that_python_has_none_for_are_text(batches, work):
+    batch = batches(replies={"": GOOD})
+    table = arrow.table({
+        "text": arrow.array(["a", "b"]),
+        "at": arrow.array([1, 2], arrow.timestamp("ns")),
+        "took": arrow.array([1, None], arrow.duration("ns")),
+        "far": arrow.array([300_000_000_000, 0], arrow.timestamp("s")),  # the year 11476
+        "zone": arrow.array([0, 1], arrow.timestamp("us", "Nowhere/Land")),
+        "part": arrow.array([float("nan"), 0.5]),
+        "raw": arrow.array([b"\xff", b"abc"]),
+    })  # fmt: skip
+    parquet.write_table(table, work / "in.parquet")
+
+    assert batch.run("in.parquet", "out.jsonl").error is None
+    assert batch.run("in.parquet", "out.csv").error is None
+
+    first, second = [json.loads(line) for line in batch.read("out.jsonl").splitlines()]
+    assert first["at"].startswith("1970-01-01 00:00:00.000000001") and second["took"] is None
+    assert (first["part"], second["part"]) == (None, 0.5)
+    assert (first["raw"], second["raw"]) == ("/w==", "abc")
+    assert first["far"].startswith("11476-") and second["far"].startswith("1970-")
+
+
+def test_text_that_is_not_utf_8_is_that_rows_error(batches, work):
+    batch = batches(replies={"": GOOD})
+    bad = arrow.array([b"good", b"caf\xe9"]).view(arrow.binary()).cast(arrow.binary())
+    text = arrow.Array.from_buffers(arrow.string(), 2, bad.buffers())
+    parquet.write_table(arrow.table({"text": text, "note": text}), work / "in.parquet")
+
+    assert batch.run("in.parquet", "out.jsonl").code == 3
+
+    first, second = [json.loads(line) for line in batch.read("out.jsonl").splitlines()]
+    assert (first["sentiment"], first["note"]) == ("positive", "good")
+    assert "is not UTF-8" in second["error"] and second["note"] == "caf\ufffd"
+
+
+def test_two_columns_of_one_name_are_both_kept(batches, work):
+    batch = batches(replies={"": GOOD})
+    columns = [arrow.array(["a"]), arrow.array([1]), arrow.array([2])]
+    table = arrow.Table.from_arrays(columns, ["text", "id", "id"])
+    parquet.write_table(table, work / "in.parquet")
+
+    assert batch.run("in.parquet", "out.jsonl").error is None
+
+    [row] = map(json.loads, batch.read("out.jsonl").splitlines())
+    assert (row["id"], row["id_2"]) == (1, 2)

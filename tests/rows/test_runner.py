@@ -301,7 +301,7 @@ def test_a_job_whose_first_20_rows_all_fail_stops(batches, asked):
     done = batch.run("rows.csv", "out.csv")
 
     assert done.code == 75
-    assert "the first 20 rows all failed" in str(done.error)
+    assert "the first 20 rows all failed: no" in str(done.error)
     assert "--max-errors" in done.error.hint
     assert len(asked()) < 30
     assert "out.csv" not in batch.names()
@@ -731,3 +731,77 @@ def test_a_header_that_comes_in_pieces_is_read_as_one(llm_env, work, script):
         shown = process.stdout.read()
         assert process.wait(timeout=60) == 0
     assert shown == "positive\t0.9000\tgood\n"
+
+
+def test_rows_that_cannot_be_read_do_not_stop_a_job_whose_first_rows_are_well(batches):
+    """They are read ahead of the answers, and count where they stand."""
+    rows = [f"{n},Review {n}" if n <= 44 else f"{n}" for n in range(1, 65)]
+    batch = batches(replies={"": GOOD})
+    batch.write("rows.csv", "\n".join(["id,text", *rows]) + "\n")
+
+    done = batch.run("rows.csv", "out.csv")
+
+    assert done.code == 3
+    assert "20 of 64 rows failed: 20 unreadable" in str(done.error)
+
+
+def test_an_answer_without_a_word_is_a_failure_and_is_asked_again(batches, asked):
+    from batches import TITLE
+
+    empty = {"text": "", "thinking": "hm", "finish_reason": "length"}
+    batch = batches(TITLE, replies={"Review 1": empty}, default="Fine")
+    batch.write("rows.csv", table(range(3)))
+
+    first = batch.run("rows.csv", "out.csv")
+    batch.run("rows.csv", "out.csv", retry_errors=True)
+
+    assert first.code == 3 and "1 without a usable answer" in str(first.error)
+    assert "has no word" in batch.read("out.csv")
+    assert texts(asked)[3:] == ["Review 1"]
+
+
+def test_a_row_that_was_refused_access_is_asked_again(batches, asked):
+    batch = batches(fail={"Review 1": "PermissionRefused: 401 bad key"})
+    batch.write("rows.csv", table(range(3)))
+
+    assert "1 refused by the server" in str(batch.run("rows.csv", "out.csv").error)
+    batch.run("rows.csv", "out.csv")
+
+    assert texts(asked)[3:] == ["Review 1"]
+
+
+def test_a_job_stops_where_a_server_is_gone_and_says_why(batches):
+    gone = {f"Review 9{n}": "BackendUnreachable: it is gone" for n in range(10)}
+    batch = batches(replies={"": GOOD}, fail=gone)
+    batch.write("rows.csv", table([*range(30, 80), *range(90, 100), *range(900, 999)]))
+
+    done = batch.run("rows.csv", "out.csv")
+
+    assert done.code == 75
+    assert "20 rows in a row without an answer: it is gone" in str(done.error)
+
+
+def test_the_output_follows_no_link_and_keeps_its_mode(batches, work):
+    (work / "victim").write_text("precious")
+    (work / "out.csv").write_text("old")
+    (work / "out.csv").chmod(0o600)
+    (work / "out.csv.journal.output").symlink_to(work / "victim")
+    batch = batches(replies={"": GOOD})
+    batch.write("rows.csv", table(range(3)))
+
+    assert batch.run("rows.csv", "out.csv").code == 0
+
+    assert (work / "victim").read_text() == "precious"
+    assert not (work / "out.csv").is_symlink() and (work / "out.csv").stat().st_mode & 0o777 == 0o600
+
+
+def test_standard_input_is_not_written_over(llm_env, work, script):
+    from conftest import LLM
+
+    (work / "notes.txt").write_text("one\ntwo\n")
+    command = [LLM, "title", "--lines", "-o", "notes.txt", "-m", script(default="x")]
+    with (work / "notes.txt").open() as notes:
+        ran = subprocess.run(command, stdin=notes, cwd=work, env=llm_env, capture_output=True, text=True)
+
+    assert ran.returncode == 2 and "is the input itself" in ran.stderr
+    assert (work / "notes.txt").read_text() == "one\ntwo\n"

@@ -62,7 +62,7 @@ def test_the_bars_are_as_long_as_their_counts():
     for label in ["good"] * 20 + ["bad"] * 10:
         summary.add(Result(label), labelled=True)
 
-    *_, good, bad = summary_lines(summary, Tally(), bars=True)
+    *_, good, bad = summary_lines(summary, Tally(), bars=80)
 
     assert good == "good " + "█" * 30 + " 20"
     assert bad == "bad  " + "█" * 15 + " 10"

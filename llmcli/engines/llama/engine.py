@@ -112,6 +112,7 @@ class LlamaEngine:
             build=loaded.build,
             settings=settings,
             recommended=self._header.recommended_sampling(),
+            longest=self._header.context_length or 0,
         )
 
     @property

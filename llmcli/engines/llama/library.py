@@ -205,7 +205,8 @@ class Model:
         """Architecture, size class and quantisation, in llama.cpp's words."""
         buffer = ctypes.create_string_buffer(256)
         lib.llama_model_desc(self._model, buffer, 256)
-        return buffer.value.decode("utf-8", "replace")
+        size = f"{lib.llama_model_n_params(self._model) / 1e6:.3g}M"
+        return buffer.value.decode("utf-8", "replace").replace("?B", size)  # of a size it has no class for
 
     def meta(self, key: str) -> str | None:
         """A metadata value as text."""

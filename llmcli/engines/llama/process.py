@@ -22,6 +22,7 @@ import msgspec
 
 from llmcli.engines.llama import wire
 from llmcli.errors import EngineCrashed, UnreadableInput
+from llmcli.output.json_text import printable
 
 # Ctrl-C is the parent's, also during the imports (and until they begin it is held back). `-c` puts the
 # working directory on the path (unless PYTHONSAFEPATH is set), where anybody's llmcli may lie: it is taken
@@ -85,6 +86,9 @@ class ChildProcess:
         try:
             frame = wire.encode(message)
         except UnicodeEncodeError as error:
+            if isinstance(message, wire.Load):
+                what = f"the path of the model is not UTF-8: {printable(message.path)}"
+                raise UnreadableInput(what, hint="rename the file or folder") from error
             raise UnreadableInput(
                 f"the text holds half a surrogate pair (\\u{ord(error.object[error.start]):04x})"
                 " and is not Unicode",
