@@ -277,14 +277,15 @@ def test_verify_of_what_is_not_here_is_a_usage_error(llm):
     assert llm("models", "verify", "gemma3-270m").code == 4
 
 
-def test_a_name_that_is_gone_says_who_names_it(llm, work: Path, home: Path):
+def test_a_name_that_is_gone_says_who_names_it(llm, work: Path, home: Path, monkeypatch: pytest.MonkeyPatch):
     llm("models", "add", str(tiny().write(work / "m.gguf")), "--name", "good")
     llm("models", "use", "good")
     llm("models", "rm", "good")
 
     told = llm("sentiment", "--text", "x").err
     assert "no model is called 'good'" in told and f"{home}/config/config.yaml names it" in told
-    told = llm("sentiment", "--text", "x", env={"LLMCLI_MODEL": "typo"}).err
+    monkeypatch.setenv("LLMCLI_MODEL", "typo")
+    told = llm("sentiment", "--text", "x").err
     assert "LLMCLI_MODEL names it" in told
 
 
