@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
 from llmcli.errors import BadConfig, LlmError
-from llmcli.registry import NAME, NAME_RULE, RESERVED, Found
+from llmcli.registry import NAME, NAME_RULE, RESERVED, Found, help_line
 from llmcli.strict_yaml import Refused, compose, line_of, load, node_of
 from llmcli.templates.keys import FIELDS, Reading
 from llmcli.templates.nouns import Problem, Template
@@ -45,8 +46,16 @@ def check_template(found: Found) -> tuple[Template | None, list[Problem]]:
     """
     template, problems = _read(found)
     if template is not None and not problems:
-        problems = _render_everything(template)
+        problems = _listed_otherwise(template, found.path) + _render_everything(template)
     return template, problems
+
+
+def _listed_otherwise(template: Template, path: Path) -> list[Problem]:
+    """A listing reads the first line without a YAML parser: it must say there what it says."""
+    listed = help_line(path)
+    if listed == template.help.strip():
+        return []
+    return [Problem(1, f"`llm --help` would show {listed!r}: write `help: …` first, plainly, on one line")]
 
 
 def with_overrides(template: Template, overrides: Mapping[str, Any]) -> Template:

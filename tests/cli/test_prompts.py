@@ -178,3 +178,15 @@ def test_a_parameter_cannot_be_called_like_an_argument_of_the_python_door(call, 
 
 def test_new_takes_a_name_with_its_ending(call, work):
     assert call("prompts", "new", "mine.yaml", "--here").out == f"{work}/prompts/mine.yaml\n"
+
+
+@pytest.mark.parametrize(
+    "help", ["---\nhelp: Fine.", '"help": Fine.', 'help: "\\u00fcber"', "help: One\n  and two."]
+)
+def test_check_tells_of_a_help_that_a_listing_would_not_show(call, work, help):
+    (work / "prompts").mkdir()
+    (work / "prompts" / "t.yaml").write_text(f"{help}\nprompt: '{{{{ text }}}}'\n")
+    said = call("prompts", "check", "t")
+
+    assert said.code == 78 and "t:1: " in said.out
+    assert "`llm --help` would show" in said.out or "the first line is `help: …`" in said.out
