@@ -108,7 +108,7 @@ def test_a_file_that_becomes_shorter_is_not_loaded(tmp_path):
         pass
 
 
-@pytest.mark.skipif("avx512_vnni" not in machine.cpu_flags(), reason="this processor gains nothing")
+@pytest.mark.skipif("avx2" not in machine.cpu_flags(), reason="this processor gains nothing")
 def test_the_engine_runs_the_copy_and_answers_as_without(tmp_path):
     model = ModelFile("small", quantised(tmp_path, Q5_0_FILE))
     prompts = [ask("a b c d e f g h i j k l m n o p")] * 2
@@ -127,7 +127,7 @@ def test_the_engine_runs_the_copy_and_answers_as_without(tmp_path):
 @pytest.mark.parametrize(
     ("options", "worth"),
     [
-        (EngineOptions(texts="many"), {"amx_int8", "avx512_vnni", "avx_vnni"}),
+        (EngineOptions(texts="many"), {"amx_int8", "avx2"}),
         (EngineOptions(texts="many", parallel=1), {"amx_int8"}),
         (EngineOptions(texts="some"), {"amx_int8"}),
         (EngineOptions(texts="one"), set()),
@@ -142,7 +142,7 @@ def test_what_is_asked_decides_which_processors_gain(tmp_path, options, worth):
 
 
 @pytest.mark.parametrize(("rows", "widened"), [(3, False), (2000, True)])
-@pytest.mark.skipif("avx512_vnni" not in machine.cpu_flags(), reason="this processor gains nothing")
+@pytest.mark.skipif("avx2" not in machine.cpu_flags(), reason="this processor gains nothing")
 def test_only_many_rows_pay_for_a_later_start(llm, tmp_path, rows, widened):
     model = quantised(tmp_path, Q5_0_FILE)
     (tmp_path / "rows.csv").write_text("text\n" + "a b c d\n" * rows)

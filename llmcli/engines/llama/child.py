@@ -32,7 +32,7 @@ from llmcli.engines.llama.library import (
     supports_gpu,
     system_info,
 )
-from llmcli.engines.llama.loading import VNNI
+from llmcli.engines.llama.loading import AVX2
 from llmcli.engines.llama.prefix_files import PrefixFiles
 from llmcli.engines.llama.preparing import Requests
 from llmcli.engines.llama.requests import (
@@ -58,8 +58,8 @@ def main() -> None:
     """Serve the parent on the file descriptor named on the command line, until it goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it cancels on the wire
     unusable = set() if amx.settle() else {"amx_int8"}
-    if "VNNI = 1" not in system_info():  # llama.cpp was compiled for any processor
-        unusable |= {*VNNI}
+    if "AVX2 = 1" not in system_info():  # llama.cpp was compiled for any processor
+        unusable |= {AVX2}
     connection = Connection(int(sys.argv[1]))
     Child(connection, machine.cpu_flags() - unusable).run()
 
