@@ -12,47 +12,34 @@ the same loaded model.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import socket
 import threading
 import time
+import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import texts
 from contestants.bare import Contestant as Bare
 from contestants.task import Task
 
-from llmcli.engines.llama import amx, wire
+from llmcli import machine
+from llmcli.engines.base import EngineOptions
+from llmcli.engines.llama import amx, loading, wire
 from llmcli.engines.llama.child import Child
 from llmcli.messages import Prompt
-
-MEMORY = 4 * 2**30
+from llmcli.models import gguf
+from llmcli.models.resolve import ModelFile
 
 
 def load_message(task: Task) -> wire.Load:
     """What the parent would say first."""
-    return wire.Load(
-        path=str(task.model),
-        space_prefix=None,
-        gpu_layers=0,
-        context=None,
-        parallel=None,
-        threads=task.threads,
-        memory=MEMORY,
-        cell_bytes=32768,
-        kv_type=None,
-        flash_attention=None,
-        lora=(),
-        sequential=False,
-        chat_template=None,
-        thinking=None,
-        temperature_scale=1.0,
-        started=datetime.datetime.now().timestamp(),
-        widen=True,
-    )
+    model = ModelFile(task.model.stem, task.model)
+    options = EngineOptions(threads=task.threads, texts="many", prefix_cache=0)
+    return loading.load_message(model, gguf.check(task.model), options, time.time())
 
 
 class Parent:
@@ -88,7 +75,7 @@ class Parent:
 
 
 def measure(task: Task, rounds: int, parent: Parent, child: Child) -> None:
-    """Warm up, measure in turn, print, and end the process: the child would go on for ever."""
+    """Warm up, measure in turn, print."""
     parent.load(task)
     warm, rows = task.labels()
     parent.score(warm)
@@ -105,6 +92,15 @@ def measure(task: Task, rounds: int, parent: Parent, child: Child) -> None:
             "tokens": cache.decoded_tokens - tokens,
         }
         print(json.dumps(found), flush=True)
+
+
+def measured(*arguments: Any) -> None:
+    """Measure, and end the process: the child would go on for ever, also after an error."""
+    try:
+        measure(*arguments)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
     os._exit(0)
 
 
@@ -117,10 +113,10 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=Task.rows)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    has_amx = bool(amx.settle())
+    unusable = set() if amx.settle() else {"amx_int8"}
     ours, theirs = socket.socketpair()
-    served = Child(Connection(theirs.detach()), has_amx)
+    served = Child(Connection(theirs.detach()), machine.cpu_flags() - unusable)
     speaker = Parent(Connection(ours.detach()))
     arguments = (Task(given.model, given.threads, rows=given.rows), given.rounds, speaker, served)
-    threading.Thread(target=measure, args=arguments, daemon=True).start()
+    threading.Thread(target=measured, args=arguments, daemon=True).start()
     served.run()
