@@ -174,8 +174,9 @@ def _talk(
     with ExitStack() as stack:
         history = stack.enter_context(closing(_history(asked, settings.log)))
         record = _record(asked, history)
-        reference = model.model or (record.model if record else "") or settings.model
-        doors = _doors(asked, model, env)
+        kept = record.model if record and not model.model else ""
+        reference = model.model or kept or settings.model
+        doors = _doors(asked, model, env, kept)
         conversation = _conversation(asked, history, record, reference, template)
         screen = _screen(asked, env, settings.theme != "none")
         signals = stack.enter_context(Signals(terminal, screen.dumb))
@@ -207,12 +208,15 @@ def _sampling(options: SamplingOptions, template: Template) -> Sampling:
     )
 
 
-def _doors(asked: Asked, model: ModelOptions, env: Environment) -> Doors:
+def _doors(asked: Asked, model: ModelOptions, env: Environment, kept: str) -> Doors:
+    """`kept` is the model of the conversation that is taken up again."""
     from llmcli.chat.clipboard import copy
     from llmcli.chat.talk import Doors
 
     def open_engine(reference: str, context: int | None) -> Engine:
-        chosen = opening.choose(env, dataclasses.replace(model, model=reference, context=context))
+        named_by = "this conversation was with it; -m names another" if reference == kept else None
+        wanted = dataclasses.replace(model, model=reference, context=context)
+        chosen = opening.choose(env, wanted, named_by)
         opening.say_where(reference, env)
         return engines.open_engine(chosen.reference, chosen.options, chosen.model)
 

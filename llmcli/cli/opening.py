@@ -43,8 +43,12 @@ class Chosen:
         return replace(self, options=structs.replace(self.options, **options))
 
 
-def choose(env: Environment, options: ModelOptions) -> Chosen:
-    """The model that the options and settings name. Raises UsageError, ModelError, MissingInput."""
+def choose(env: Environment, options: ModelOptions, named_by: str | None = None) -> Chosen:
+    """
+    The model that the options and settings name. Raises UsageError, ModelError, MissingInput.
+
+    Errors say what names it where that is not the command line: the settings, or `named_by`.
+    """
     settings = config.load(env.environ)
     if options.model == "":  # "$MODEL" with nothing in it
         raise UsageError("-m is empty", hint="name a model; `llm models list` shows them")
@@ -56,9 +60,9 @@ def choose(env: Environment, options: ModelOptions) -> Chosen:
         try:
             model = resolve(reference)
         except (UsageError, ModelError, MissingInput) as error:
-            if options.model is not None:
+            if options.model is not None and named_by is None:
                 raise
-            raise type(error)(f"{error.message}: {_chosen_by(env)}", hint=error.hint) from error
+            raise type(error)(f"{error.message}: {named_by or _chosen_by(env)}", hint=error.hint) from error
         templates = model.entry.templates if model.entry else {}
         _say_longest(model, options.context, env)
     return Chosen(reference, options.engine_options(settings), model, templates)

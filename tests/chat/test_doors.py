@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+
+from llmcli.chat.history import History
 
 
 @pytest.fixture
@@ -214,3 +217,14 @@ def test_a_file_that_is_not_there_is_named_and_a_dash_is_standard_input(call, sc
 
     assert missing.code == 66 and "no file 'nofile'" in missing.stderr and "--text" not in missing.stderr
     assert piped.code == 0 and asked()[-1]["messages"][-1]["content"].count("from the pipe") == 1
+
+
+def test_a_conversation_whose_model_is_gone_says_so(call, script):
+    assert call("chat", "--once", "-m", script(default="x"), "--session", "my", "hello").code == 0
+    history = History(Path(call("history", "path").stdout.strip()))
+    history.describe(1, model="gone")
+    history.close()
+
+    said = call("chat", "--once", "--session", "my", "hello")
+    assert said.code == 2 and "this conversation was with it; -m names another" in said.stderr
+    assert call("chat", "--once", "--session", "my", "-m", script(default="x"), "hello").code == 0
