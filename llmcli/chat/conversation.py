@@ -52,6 +52,7 @@ class Conversation:
         self.entries = list(entries)
         self.trouble = ""
         self._behind: set[int] = set()  # entries that the history has not taken, or not in their last form
+        self._undescribed: dict[str, str] = {}  # changes of model and system message that it lacks
         self._rows: dict[int, int] = {}  # the numbers in the history of entries that it took late
 
     @classmethod
@@ -214,9 +215,8 @@ class Conversation:
         self.title = self.title if title is None else title
 
     def _describe(self, **changed: str) -> None:
-        if self.number:
-            with self._troubles():
-                self.history.describe(self.number, **changed)
+        self._undescribed |= changed
+        self._catch_up()
 
     def _add(self, entry: Entry) -> None:
         entry = replace(entry, id=self._unsaved_id())
@@ -248,6 +248,9 @@ class Conversation:
             for entry in [entry for entry in self.entries if entry.id in self._behind]:
                 self._write(entry)
                 self._behind.discard(entry.id)
+            if self.number and self._undescribed:
+                self.history.describe(self.number, **self._undescribed)
+            self._undescribed = {}
             self.trouble = ""
 
     def _write(self, entry: Entry) -> None:
@@ -278,7 +281,8 @@ class Conversation:
         except UsageError:
             return self.history.find(self.name).id
         if self.title:
-            self.history.rename(number, title=self.title)
+            with self._troubles():  # the conversation has begun, titled or not
+                self.history.rename(number, title=self.title)
         return number
 
     @contextmanager

@@ -55,6 +55,9 @@ NOTHING_YET: dict[State, str] = {
 }
 
 
+NOTHING_MORE: dict[State, str] = {"stopped": NOTES["stopped"], "degenerate": "■ the model adds nothing"}
+
+
 @dataclass(frozen=True)
 class Attachment:
     """A file's text that goes with the next message."""
@@ -293,7 +296,8 @@ class Talk:
             conversation.begin_answer(seed)
         items = follow(lambda: engine.stream(prompt, sampling), self.signals)
         state, usage = self._write_down(items, view, before)
-        view.end(NOTES.get(state, "") if view.text or before else NOTHING_YET.get(state, ""))
+        notes = NOTES if view.text else NOTHING_MORE if before else NOTHING_YET
+        view.end(notes.get(state, ""))
         if replaced is not None and not view.text:
             conversation.restore(replaced)
             self.screen.whisper("the answer before stays")
@@ -369,7 +373,8 @@ class Talk:
     ) -> None:  # fmt: skip
         """Save an answer's end; what nothing was added to is what it was."""
         if before is not None and not view.text:
-            state = state if state in ("done", "degenerate") else before.state
+            ended = state in ("done", "degenerate") and before.state != "degenerate"
+            state = "done" if ended else before.state
             usage, seconds = before.usage, before.seconds
         elif before is not None:
             usage, seconds = before.usage + usage, before.seconds + seconds

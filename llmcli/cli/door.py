@@ -205,8 +205,9 @@ class Group(_PlainHelp, TyperGroup):
         """The command that the first word names; an unknown one is a usage error with a suggestion."""
         command = self.get_command(ctx, args[0])
         if command is None and args[0] == "help":  # `llm help models pull`, as other programs have it
-            if len(args) > 1:
-                return self.resolve_command(ctx, [*args[1:], "--help"])
+            rest = [word for word in args if word not in ("help", "--help", "-h")]
+            if rest:
+                return self.resolve_command(ctx, [*rest, "--help"])
             environment(ctx).write(ctx.get_help() + "\n")
             ctx.exit()
         if command is None:

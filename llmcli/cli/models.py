@@ -9,7 +9,7 @@ import typer
 
 from llmcli import config
 from llmcli.cli.door import Command, environment, new_app
-from llmcli.errors import ModelError, UsageError
+from llmcli.errors import LlmError, ModelError, UsageError
 from llmcli.output.sanitize import one_line
 from llmcli.paths import absolute, written_out
 
@@ -204,7 +204,12 @@ def verify(
     meter = LineMeter(env)
     bad = []
     for name in names or facts.names_here():
-        problem, said = facts.verify_again(name, meter)
+        try:
+            problem, said = facts.verify_again(name, meter)
+        except LlmError as error:
+            if names is not None and len(names) == 1:
+                raise
+            problem, said = True, str(error)
         env.status("")
         env.write(f"{name}: {said}\n")
         if problem:

@@ -229,7 +229,11 @@ def _history() -> Iterator[Finding]:
     from llmcli.chat.history import History, history_path
 
     path = history_path()
-    if path.exists():
+    try:
+        there = path.exists()
+    except OSError:  # the folder's own line has said it
+        return
+    if there:
         yield _tried("folders", "history", lambda: _opened(History(path), path))
 
 

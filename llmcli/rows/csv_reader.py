@@ -9,6 +9,7 @@ of the file.
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -239,12 +240,16 @@ class _Lines:
         Of several lines the last must close the quote as a quote is closed, before a delimiter.
 
         Otherwise two stray quotes would make one row of all that stands between them. On one line they
-        do no harm.
+        do no harm. Blanks after a quote that closes are no fault.
         """
-        if len(self._taken) == 1:
+        if len(self._taken) == 1 or not dialect.quote:
             return
+        padding = rf"(?<={re.escape(dialect.quote)})[ \t]+(?={re.escape(dialect.delimiter)}|\r?\n?$)"
+        lines = (
+            self._taken if dialect.delimiter in " \t" else [re.sub(padding, "", line) for line in self._taken]
+        )
         try:
-            list(csv.reader(self._taken, strict=True, **dialect.settings()))
+            list(csv.reader(lines, strict=True, **dialect.settings()))
         except csv.Error:
             raise BrokenRecordError("opens a quote that is never closed") from None
 

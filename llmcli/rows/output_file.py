@@ -86,7 +86,8 @@ def output_file(path: Path, temporary: Path, when_full: str = "") -> Iterator[Bi
         raw.flush()
         os.fsync(raw.fileno())
         raw.close()
-        temporary.chmod(_mode_for(path))
+        with suppress(OSError):  # some file systems have no modes: then it stays private
+            temporary.chmod(_mode_for(path))
         os.replace(temporary, path)  # noqa: PTH105  the name that everybody looks for
         sync_folder(path.parent)
     except BaseException as error:

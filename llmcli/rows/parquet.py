@@ -112,10 +112,17 @@ class ParquetReader:
         except UnicodeDecodeError as error:
             return undecodable(error.object)
         except (self._arrow.ArrowException, ValueError, OverflowError):
+            if str(one.type).startswith(("list", "large_list", "fixed_size_list")):
+                return self._values(one.flatten(), undecodable)
+            if _is_struct(one.type):
+                return {
+                    field.name: self._value(child, undecodable)
+                    for field, child in zip(one.type, one.flatten(), strict=True)
+                }
             for kind in (self._arrow.string(), self._arrow.int64()):
                 with suppress(self._arrow.ArrowException, ValueError, OverflowError):
                     return str(one.cast(kind).to_pylist()[0])
-            return str(one.type)
+            return " ".join(str(one).split())  # a map: as Arrow shows it
 
     def close(self) -> None:
         """Close the file."""

@@ -401,3 +401,29 @@ def test_an_answer_in_a_pipe_is_the_text_itself():
     view.end()
 
     assert out.getvalue() == "**a**\x1b[2J\n\n- b\n"
+
+
+def test_a_system_message_and_a_model_that_a_full_disk_did_not_take_are_written_later(tmp_path):
+    history = History(tmp_path / "history.db")
+    conversation = Conversation(history, "model")
+    exchange(conversation, "one", "first answer")
+    history.store.db.execute(
+        "CREATE TRIGGER full BEFORE UPDATE ON conversation BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+    )
+    conversation.set_system("Be brief.")
+    conversation.set_model("other")
+    history.store.db.execute("DROP TRIGGER full")
+    exchange(conversation, "two", "second answer")
+
+    record = history.find("last")
+    assert (record.system, record.model, conversation.trouble) == ("Be brief.", "other", "")
+    history.close()
+
+
+def test_an_answer_that_the_model_adds_nothing_to_stays_done(typist):
+    nothing = {"text": "", "finish_reason": "degenerate"}
+    chat = typist.chat("go", "/continue", replies={"one two": nothing}, default="one two", log="asked.jsonl")
+
+    [answer] = chat.talk.conversation.answers()
+    assert (answer.content, answer.state) == ("one two", "done")
+    assert "■ the model adds nothing" in chat.all and "repeated itself" not in chat.all

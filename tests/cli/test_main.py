@@ -226,6 +226,6 @@ def test_ctrl_c_while_the_program_is_imported_leaves_no_traceback(tmp_path, llm_
 
 
 def test_help_is_a_command_too(call):
-    assert call("help").out == call("--help").out
+    assert call("help").out == call("help", "help").out == call("--help").out
     assert call("help", "models", "pull").out == call("models", "pull", "--help").out
     assert call("models", "help", "pull").out == call("models", "pull", "--help").out

@@ -306,3 +306,13 @@ def test_a_context_that_the_model_cannot_have_is_told(llm):
     ran = llm("title", "--context", "4096", "--text", "The new station opens in spring.")
 
     assert ran.code == 0 and "starter has at most 1,024 tokens of context" in ran.err
+
+
+def test_verify_goes_on_after_a_model_that_is_gone(llm, work: Path):
+    for name in ("aaa", "bbb"):
+        llm("models", "add", str(tiny().write(work / f"{name}.gguf")))
+    (work / "aaa.gguf").unlink()
+    ran = llm("models", "verify")
+
+    assert ran.code == 4
+    assert "aaa: " in ran.out and "is gone" in ran.out and "bbb: a whole GGUF" in ran.out

@@ -436,3 +436,11 @@ def test_a_broken_character_of_utf_16_is_that_rows_error(batches, work):
     rows = list(csv.DictReader(io.StringIO(batch.read("out.csv"))))
     assert [row["sentiment"] for row in rows] == ["positive", "", "positive"]
     assert "is not utf-16: at character 4" in rows[1]["error"]
+
+
+def test_blanks_after_a_quote_that_closes_are_no_fault(batches):
+    batch = batches(replies={"": GOOD})
+    batch.write("in.csv", 'id,text,n\n1,"a\nb" ,x\n2,x,"c\nd" \n3,e,f\n')
+
+    assert batch.run("in.csv", "out.csv").code == 0
+    assert [row["id"] for row in csv.DictReader(io.StringIO(batch.read("out.csv")))] == ["1", "2", "3"]

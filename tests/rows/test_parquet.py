@@ -169,3 +169,21 @@ def test_two_columns_of_one_name_are_both_kept(batches, work):
 
     [row] = map(json.loads, batch.read("out.jsonl").splitlines())
     assert (row["id"], row["id_2"]) == (1, 2)
+
+
+def test_a_nested_value_that_python_has_none_for_keeps_the_others(batches, work):
+    batch = batches(replies={"": GOOD})
+    at = arrow.timestamp("ns")
+    table = arrow.table({
+        "text": ["a"],
+        "times": arrow.array([[1_000_000_001]], arrow.list_(at)),
+        "pair": arrow.array([{"n": 1, "at": 10**9 + 1}], arrow.struct([("n", arrow.int64()), ("at", at)])),
+        "map": arrow.array([[("k", 1_000_000_001)]], arrow.map_(arrow.string(), at)),
+    })  # fmt: skip
+    parquet.write_table(table, work / "in.parquet")
+
+    assert batch.run("in.parquet", "out.jsonl").error is None
+
+    [row] = map(json.loads, batch.read("out.jsonl").splitlines())
+    assert row["times"][0].endswith("01.000000001") and row["pair"]["n"] == 1
+    assert "1970-01-01 00:00:01.000000001" in row["map"]
