@@ -26,10 +26,9 @@ import texts
 from contestants.bare import Contestant as Bare
 from contestants.task import Task
 
-from llmcli import machine
 from llmcli.engines.base import EngineOptions
-from llmcli.engines.llama import amx, loading, wire
-from llmcli.engines.llama.child import Child
+from llmcli.engines.llama import loading, wire
+from llmcli.engines.llama.child import Child, usable_instructions
 from llmcli.messages import Prompt
 from llmcli.models import gguf
 from llmcli.models.resolve import ModelFile
@@ -113,9 +112,8 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=Task.rows)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    unusable = set() if amx.settle() else {"amx_int8"}
     ours, theirs = socket.socketpair()
-    served = Child(Connection(theirs.detach()), machine.cpu_flags() - unusable)
+    served = Child(Connection(theirs.detach()), usable_instructions())
     speaker = Parent(Connection(ours.detach()))
     arguments = (Task(given.model, given.threads, rows=given.rows), given.rounds, speaker, served)
     threading.Thread(target=measured, args=arguments, daemon=True).start()

@@ -129,30 +129,37 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _templates_in(folder: Path, source: Source) -> Iterator[Path]:
-    try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIX))
-    except OSError:  # no such folder, or one that we may not read
-        return
-    for name in names:
-        if NAME.fullmatch(name[: -len(SUFFIX)]) and (path := _inside(folder, name, source)):
-            yield path
+    return (path for path, why_not in _looked_at(folder, source) if not why_not)
 
 
 def left_out(cwd: Path) -> Iterator[tuple[Source, Path, str]]:
     """What looks like a template in the project's and the user's folder and is none, with the reason."""
     for source, folder in folders(cwd)[:-1]:
-        try:
-            paths = sorted(folder.iterdir()) if folder.is_dir() else []
-        except OSError as error:
-            yield source, folder, f"cannot be read: {error.strerror}"
+        for path, why_not in _looked_at(folder, source):
+            if why_not:
+                yield source, path, why_not
+
+
+def _looked_at(folder: Path, source: Source) -> Iterator[tuple[Path, str]]:
+    """What looks like a template in a folder, each with the reason why it is none; "" where it is one."""
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        yield folder, f"cannot be read: {error.strerror}"
+        return
+    for path in paths:
+        if path.suffix == ".yml":
+            yield path, f"name it {path.stem}{SUFFIX}"
+        elif not path.name.endswith(SUFFIX):
             continue
-        for path in paths:
-            if path.suffix == ".yml":
-                yield source, path, f"name it {path.stem}{SUFFIX}"
-            elif path.name.endswith(SUFFIX) and not NAME.fullmatch(path.name[: -len(SUFFIX)]):
-                yield source, path, f"its name is none for a template: {NAME_RULE}"
-            elif path.name.endswith(SUFFIX) and not _inside(folder, path.name, source):
-                yield source, path, "no file, or a link that leads nowhere or out of the project's folder"
+        elif not NAME.fullmatch(path.name[: -len(SUFFIX)]):
+            yield path, f"its name is none for a template: {NAME_RULE}"
+        elif not _inside(folder, path.name, source):
+            yield path, "no file, or a link that leads nowhere or out of the project's folder"
+        else:
+            yield path, ""
 
 
 def _inside(folder: Path, name: str, source: Source) -> Path | None:

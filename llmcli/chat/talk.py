@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from llmcli.chat.conversation import Conversation, Turn
+from llmcli.chat.endings import STATES, note
 from llmcli.chat.history import Entry, State
 from llmcli.chat.screen import AnswerView, Screen
 from llmcli.chat.signals import Interrupted, Signals
@@ -37,25 +38,6 @@ SAVE_SECONDS = 0.1
 
 PATIENCE = 1.0
 """Seconds of silence before the screen says what we wait for."""
-
-STATES: dict[str, State] = {
-    "stop": "done", "length": "length", "degenerate": "degenerate", "cancelled": "stopped",
-}  # fmt: skip
-
-NOTES: dict[State, str] = {
-    "stopped": "■ stopped (/continue goes on, /regen answers anew)",
-    "length": "■ cut at the longest answer allowed (/continue goes on)",
-    "degenerate": "■ the answer only repeated itself and was stopped (/regen answers anew)",
-}
-
-NOTHING_YET: dict[State, str] = {
-    "stopped": "■ stopped before the first word (/regen asks again)",
-    "length": "■ cut before the first word (/set max_tokens N allows more)",
-    "degenerate": "■ the model said nothing (/regen asks again)",
-}
-
-
-NOTHING_MORE: dict[State, str] = {"stopped": NOTES["stopped"], "degenerate": "■ the model adds nothing"}
 
 
 @dataclass(frozen=True)
@@ -296,8 +278,7 @@ class Talk:
             conversation.begin_answer(seed)
         items = follow(lambda: engine.stream(prompt, sampling), self.signals)
         state, usage = self._write_down(items, view, before)
-        notes = NOTES if view.text else NOTHING_MORE if before else NOTHING_YET
-        view.end(notes.get(state, ""))
+        view.end(note(state, wrote=bool(view.text), continued=before is not None))
         if replaced is not None and not view.text:
             conversation.restore(replaced)
             self.screen.whisper("the answer before stays")

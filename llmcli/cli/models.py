@@ -174,9 +174,7 @@ def add(
         raise UsageError(f"{name!r} is not a model name", hint=f"--name: {NAME_RULE}")
     if name in entries():
         raise UsageError(f"{name} is the name of a known model", hint="give another with --name")
-    older = installed.load().get(name)
-    if older is not None and older.path != str(path):
-        raise UsageError(f"{name} is the name of {older.path}", hint=f"llm models rm {name}, or --name")
+    installed.refuse_taken(name, path)
     installed.add(name, installed.Installed(str(path)))
     env.write(f"{name}\n")
 

@@ -65,6 +65,13 @@ def add(name: str, model: Installed) -> None:
     _change(lambda known: known | {name: model})
 
 
+def refuse_taken(name: str, path: Path) -> None:
+    """UsageError where a name is another file's."""
+    older = load().get(name)
+    if older is not None and older.path != str(path):
+        raise UsageError(f"{name} is the name of {older.path}", hint=f"llm models rm {name}, or --name")
+
+
 def remove(name: str) -> None:
     """Forget a name; the file stays."""
     _change(lambda known: {key: model for key, model in known.items() if key != name})

@@ -170,7 +170,8 @@ def _pull_url(wanted: Wanted, meter: Meter, tell: Tell) -> ModelFile:
         raise UsageError(f"{name!r} is not a model name", hint=f"--name: {NAME_RULE}")
     if name in entries() and entries()[name].url is None:
         raise UsageError(f"{name} is the name of another model", hint="give another with --name")
-    _refuse_taken(name, targets[0], wanted.reference)
+    installed.refuse_taken(name, targets[0])
+    _refuse_taken(targets[0], wanted.reference)
     with _alone(str(targets[0]), tell):
         if not _already(targets, hashes):
             if wanted.offline:
@@ -187,11 +188,9 @@ def _pull_url(wanted: Wanted, meter: Meter, tell: Tell) -> ModelFile:
     return ModelFile(name, targets[0], None, hashes[0])
 
 
-def _refuse_taken(wanted: str, target: Path, url: str) -> None:
-    """UsageError where another's name would be taken, or another address's file replaced."""
+def _refuse_taken(target: Path, url: str) -> None:
+    """UsageError where another address's file would be replaced, and deleted with this model."""
     for name, known in installed.load().items():
-        if name == wanted and known.path != str(target):
-            raise UsageError(f"{name} is the name of {known.path}", hint=f"llm models rm {name}, or --name")
         if known.path == str(target) and known.source != url:
             said = f"{target.name} is here already, from {known.source}"
             raise UsageError(said, hint=f"llm models rm {name}, then again")

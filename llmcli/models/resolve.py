@@ -113,12 +113,17 @@ _OTHER_PROGRAMS = ("ollama", "lmstudio", "llamacpp", "gpt4all")
 def find_entry(entry: ModelEntry) -> Path | None:
     """The file of an entry of models.yaml, or None where it is not on this machine."""
     if entry.path is not None:
-        path = _base(entry) / paths.written_out(entry.path)  # one that is absolute stays as it is
+        path = _own_path(entry)
         return path if path.exists() else None
     if entry.repo and entry.file:
         return hub.find_file(entry.repo, entry.file, entry.sha256)
     added = installed.load().get(entry.name)
     return Path(added.path) if added and Path(added.path).exists() else None
+
+
+def _own_path(entry: ModelEntry) -> Path:
+    """Where an entry's `path` leads; one that is absolute stays as it is."""
+    return _base(entry) / paths.written_out(str(entry.path))
 
 
 def _base(entry: ModelEntry) -> Path:
@@ -144,8 +149,8 @@ def _of_path(reference: str) -> ModelFile:
 def _of_entry(entry: ModelEntry) -> ModelFile:
     path = find_entry(entry)
     if path is None and entry.repo is None and entry.url is None:
-        wanted = _base(entry) / paths.written_out(str(entry.path))
-        raise ModelError(f"the model {entry.name}: there is no {wanted}", hint="models.yaml names it")
+        what = f"the model {entry.name}: there is no {_own_path(entry)}"
+        raise ModelError(what, hint="models.yaml names it")
     if path is None:
         raise ModelError(
             f"the model {entry.name} is not on this machine", hint=f"llm models pull {entry.name}"

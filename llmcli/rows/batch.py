@@ -24,6 +24,8 @@ from llmcli.rows.tally import ErrorBudget, Tally
 from llmcli.rows.workers import Workers
 from llmcli.tasks.nouns import EMPTY, closing
 
+REMEDY = "mend the cause, then add --retry-errors; or allow more with --max-errors N"
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -89,17 +91,11 @@ class Batch:
                 self.tally.add(outcome)
                 self.journal.put(key, outcome)
                 self.budget.answered(number, outcome)
-                self._check_budget()
+                self.budget.check(REMEDY)
         if feed.failure is not None:
             raise feed.failure
-        self._check_budget()
+        self.budget.check(REMEDY)
         self.journal.flush()
-
-    def _check_budget(self) -> None:
-        reason = self.budget.exceeded()
-        if reason:
-            hint = "mend the cause, then add --retry-errors; or allow more with --max-errors N"
-            raise Stopped(f"stopped: {reason}", hint=hint)
 
     def write_all(self, rows: Iterable[Row], write: Callable[[Row, Outcome], None]) -> None:
         """The second pass: every row with its outcome, in input order."""
@@ -108,8 +104,7 @@ class Batch:
             for row in rows:
                 outcome: Outcome | None = row.error
                 if outcome is None:
-                    blank = not row.text or row.text.isspace()
-                    outcome = EMPTY if blank else find(key_of(row.text))
+                    outcome = find(key_of(row.text)) if _has_text(row) else EMPTY
                 if outcome is None:
                     raise Stopped(
                         f"row {row.number:,} is not what it was when it was asked: the input changed",
@@ -142,21 +137,19 @@ class _Feed:
         batch, budget = self._batch, self._batch.budget
         rows = iter(self._rows)
         while group := list(islice(rows, batch.read_ahead)):
-            keys = [self._key_of(row.text) for row in group if _has_text(row)]
-            claims = zip(keys, batch.journal.claim(keys))
-            for row in group:
+            keyed = [(row, self._key_of(row.text) if _has_text(row) else None) for row in group]
+            claimed = iter(batch.journal.claim([key for _, key in keyed if key is not None]))
+            for row, key in keyed:
                 if row.error is not None:
                     budget.read_unreadable(row.error)
                     if budget.exceeded():
                         return
-                    continue
-                key, new = next(claims) if _has_text(row) else (b"", False)
-                if not new:
+                elif key is None or not next(claimed):
                     budget.read_known()
-                    continue
-                self.asked[self._position] = (budget.read_asked(), key)
-                self._position += 1
-                yield row.text
+                else:
+                    self.asked[self._position] = (budget.read_asked(), key)
+                    self._position += 1
+                    yield row.text
 
 
 def _has_text(row: Row) -> bool:

@@ -27,7 +27,7 @@ class JsonReader:
     format: InputFormat = "jsonl"
     columns: tuple[str, ...] | None = None
 
-    def __init__(self, text: Text, options: RowOptions, name: str, regular: bool = True) -> None:
+    def __init__(self, text: Text, options: RowOptions, name: str, regular: bool) -> None:
         self._regular = regular  # else reading ahead may wait for a writer
         self._text, self._limit, self._name = text, options.row_limit, name
         self.decoded_as, self.marked = text.decoded_as, text.marked

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 import msgspec
 
 from llmcli.engines.base import Engine
-from llmcli.errors import LlmError, RowsFailed, Stopped, UsageError, cannot_write
+from llmcli.errors import LlmError, RowsFailed, UsageError, cannot_write
 from llmcli.messages import Prompt
 from llmcli.output.json_text import to_json
 from llmcli.rows.batch import Batch, Beside, resumable, spooled
@@ -65,7 +65,8 @@ def run_rows(job: Job, options: RowOptions, engine: Engine | None, outside: Outs
     source = Source(options.source, outside.stdin)
     output = _checked_output(options, source)
     with closing(_workers(job, options, engine)) as workers:
-        run = _Run(job, options, outside, source, workers, result_columns(job, options))
+        format = output_format(output, options.output_format)
+        run = _Run(job, options, outside, source, workers, format, result_columns(job, options))
         if options.dry_run:
             run.show_plan()
         elif output is not None and is_replaceable(output):
@@ -112,6 +113,7 @@ class _Run:
     outside: Outside
     source: Source
     workers: Workers
+    format: OutputFormat
     results: ResultColumns
     tally: Tally = field(default_factory=Tally)
     summary: Summary = field(default_factory=Summary)
@@ -121,7 +123,7 @@ class _Run:
     @property
     def _copies(self) -> bool:
         """Whether the input's columns are written beside ours."""
-        return output_format(self.options.output, self.options.output_format) not in ("text", "json")
+        return self.format not in ("text", "json")
 
     # ---------------------------------------------------------- the three ways
 
@@ -151,10 +153,9 @@ class _Run:
 
     def to_stream(self, path: Path | None) -> None:
         """No journal: results in input order as they come, to standard output or a device."""
-        format = output_format(path, self.options.output_format)
-        check_formats(format, path is None and self.outside.stdout_is_terminal)
+        check_formats(self.format, path is None and self.outside.stdout_is_terminal)
         with self._reader() as reader, self._stream(path) as stream:
-            writer = self._writer(format, stream, reader, self._columns_at_once(reader, format))
+            writer = self._writer(stream, reader, self._columns_at_once(reader))
             budget = ErrorBudget(self.options.max_errors)
 
             def take(ready: list[tuple[Row, Outcome]]) -> None:
@@ -162,7 +163,7 @@ class _Run:
                     self._write(writer, True, row, outcome)
                     budget.answered(budget.read_asked(), outcome)
                 stream.flush()
-                self._check(budget)
+                budget.check("mend the cause, or allow more with --max-errors N")
 
             shown = path is not None or not self.outside.stdout_is_terminal
             if not shown:
@@ -175,7 +176,6 @@ class _Run:
     def to_file(self, output: Path) -> None:
         """Through the journal, into a file that is complete or not there."""
         beside = Beside(output)
-        format = output_format(output, self.options.output_format)
         with Lock(beside.lock, str(output)), spooled(self.source, beside):
             with self._reader() as reader:
                 identity = identify(self.job, self.workers.info, reader.field)
@@ -191,8 +191,8 @@ class _Run:
                     budget = ErrorBudget(self.options.max_errors, self.options.retry_errors)
                     ahead = READ_AHEAD if self.source.regular else 1
                     batch = Batch(journal, identity, self.workers, self.tally, budget, ahead)
-                    self._fill(batch, reader, format)
-                    self._write_output(batch, beside, format, _plain(reader) or self._seen)
+                    self._fill(batch, reader)
+                    self._write_output(batch, beside, _plain(reader) or self._seen)
                     spare = journal.spare()
             if self.options.sidecar:
                 write_sidecar(beside.sidecar, about)
@@ -204,20 +204,20 @@ class _Run:
 
     # -------------------------------------------------------------- the steps
 
-    def _fill(self, batch: Batch, reader: Reader, format: OutputFormat) -> None:
+    def _fill(self, batch: Batch, reader: Reader) -> None:
         found = self._preflight(batch.journal)
         self.summary.distinct = distinct = found.distinct if found and found.whole else None
         total = None if distinct is None else max(0, distinct - batch.journal.resumed)
-        rows = self._observed(reader) if self._needs_columns(reader, format) else self._rows(reader)
+        rows = self._observed(reader) if self._needs_columns(reader) else self._rows(reader)
         with progress(self.outside, self.tally, total):
             batch.ask_missing(rows)
 
-    def _write_output(self, batch: Batch, beside: Beside, format: OutputFormat, columns: Columns) -> None:
+    def _write_output(self, batch: Batch, beside: Beside, columns: Columns) -> None:
         self.source.check_unchanged()
         self.outside.status(f"writing {beside.output}")
         with self._reader() as reader, output_file(beside.output, beside.temporary, RESUME) as stream:
-            writer = self._writer(format, stream, reader, columns)
-            batch.write_all(self._rows(reader), partial(self._write, writer, format == "text"))
+            writer = self._writer(stream, reader, columns)
+            batch.write_all(self._rows(reader), partial(self._write, writer, self.format == "text"))
             writer.end()
             self.source.check_unchanged()
 
@@ -264,14 +264,14 @@ class _Run:
             return rows
         return map(self._without_clash, rows)
 
-    def _columns_at_once(self, reader: Reader, format: OutputFormat) -> Columns:
+    def _columns_at_once(self, reader: Reader) -> Columns:
         """
         The input's columns, before its rows are read for good.
 
         For a table of JSON objects a file is read twice; of a pipe the first object says the columns,
         and an object with others is an error.
         """
-        if not isinstance(reader, JsonReader) or not self._needs_columns(reader, format):
+        if not isinstance(reader, JsonReader) or not self._needs_columns(reader):
             return _plain(reader)
         if not self.source.regular:
             columns = reader.keys_ahead()
@@ -282,9 +282,9 @@ class _Run:
                 pass
         return self._seen
 
-    def _needs_columns(self, reader: Reader, format: OutputFormat) -> bool:
+    def _needs_columns(self, reader: Reader) -> bool:
         """Whether the keys of all JSON objects must be known before the first is written."""
-        return reader.columns is None and format in ("csv", "tsv", "parquet")
+        return reader.columns is None and self.format in ("csv", "tsv", "parquet")
 
     def _answer(self, texts: Iterable[str]) -> Iterator[tuple[int, Outcome]]:
         """The workers' answers, counted."""
@@ -322,8 +322,8 @@ class _Run:
                     self._seen[key].add(kind)
             yield row
 
-    def _writer(self, format: OutputFormat, stream: BinaryIO, reader: Reader, columns: Columns) -> Writer:
-        return open_writer(format, stream, reader, self.results, columns, self._provenance(reader))
+    def _writer(self, stream: BinaryIO, reader: Reader, columns: Columns) -> Writer:
+        return open_writer(self.format, stream, reader, self.results, columns, self._provenance(reader))
 
     def _write(self, writer: Writer, told: bool, row: Row, outcome: Outcome) -> None:
         """Write a row and count it; `told` names its error to the user, up to a few."""
@@ -350,10 +350,6 @@ class _Run:
         except OSError as error:
             raise cannot_write(error, path) from error
 
-    def _check(self, budget: ErrorBudget) -> None:
-        if reason := budget.exceeded():
-            raise Stopped(f"stopped: {reason}", hint="mend the cause, or allow more with --max-errors N")
-
     # -------------------------------------------------------------- what is told
 
     def _provenance(self, reader: Reader) -> dict[str, Any]:
@@ -377,12 +373,9 @@ class _Run:
         message = f"{summary.failed:,} of {summary.rows:,} rows failed: {summary.failures()}"
         if self.options.output is None:
             return RowsFailed(message)
-        format = output_format(self.options.output, self.options.output_format)
-        hint = (
-            f"see the column {self.results.error!r}"
-            if format != "text"
-            else "-o FILE.csv has a column for why"
-        )
+        hint = f"see the column {self.results.error!r}"
+        if self.format == "text":
+            hint = "-o FILE.csv has a column for why"
         if any(cause != CAUSES["UnreadableInput"] for cause in summary.causes):
             hint += "; --retry-errors asks them again"
         return RowsFailed(message, hint=hint)

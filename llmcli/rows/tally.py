@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from llmcli.errors import BackendUnreachable, LlmError
+from llmcli.errors import BackendUnreachable, LlmError, Stopped
 from llmcli.rows.answers import is_passing
 from llmcli.rows.columns import failure
 from llmcli.rows.writers import one_line
@@ -142,6 +142,11 @@ class ErrorBudget:
             self._reasons[reason] += self._answered <= FIRST_ROWS
             if number <= FIRST_ROWS and not (self._retrying and not isinstance(outcome, BackendUnreachable)):
                 self._first_failed += 1
+
+    def check(self, remedy: str) -> None:
+        """Raise Stopped, with this hint, where the run must stop."""
+        if reason := self.exceeded():
+            raise Stopped(f"stopped: {reason}", hint=remedy)
 
     def exceeded(self) -> str:
         """Why the run must stop; "" while it may go on."""

@@ -18,7 +18,7 @@ from llmcli.errors import BadConfig, LlmError
 from llmcli.registry import NAME, NAME_RULE, RESERVED, Found, help_line
 from llmcli.strict_yaml import Refused, compose, line_of, load, node_of
 from llmcli.templates.keys import FIELDS, Reading
-from llmcli.templates.nouns import Problem, Template
+from llmcli.templates.nouns import Param, Problem, Template
 from llmcli.templates.rendering import render
 from llmcli.templates.values import check_values
 
@@ -138,15 +138,7 @@ def _mode_problems(template: Template, line: int | None) -> list[Problem]:
 
 def _render_everything(template: Template) -> list[Problem]:
     """Render with every choice of every parameter: a wording that fails is found before a user finds it."""
-    ordinary: dict[str, Any] = {
-        param.name: list(param.choices[:2] or ("one", "two"))
-        if param.type == "list"
-        else param.choices[0]
-        if param.choices
-        else "1"
-        for param in template.params
-        if param.required
-    }
+    ordinary: dict[str, Any] = {param.name: _sample(param) for param in template.params if param.required}
     tries = [{}, *({param.name: choice} for param in template.params for choice in param.choices)]
     problems: list[Problem] = []
     for chosen in tries:
@@ -155,6 +147,13 @@ def _render_everything(template: Template) -> list[Problem]:
         except LlmError as error:
             problems.append(Problem(None, error.message))
     return list(dict.fromkeys(problems))
+
+
+def _sample(param: Param) -> str | list[str]:
+    """A value that a parameter takes."""
+    if param.type == "list":
+        return list(param.choices[:2] or ("one", "two"))
+    return param.choices[0] if param.choices else "1"
 
 
 def _bad_config(found: Found, problem: Problem, more: int) -> BadConfig:

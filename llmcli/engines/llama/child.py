@@ -57,11 +57,16 @@ DEFAULT_PARALLEL = 32
 def main() -> None:
     """Serve the parent on the file descriptor named on the command line, until it goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it cancels on the wire
+    instructions = usable_instructions()
+    Child(Connection(int(sys.argv[1])), instructions).run()
+
+
+def usable_instructions() -> frozenset[str]:
+    """The processor's instructions that llama.cpp can use. AMX is tried: call it before llama.cpp is used."""
     unusable = set() if amx.settle() else {"amx_int8"}
     if "AVX2 = 1" not in system_info():  # llama.cpp was compiled for any processor
         unusable |= {AVX2}
-    connection = Connection(int(sys.argv[1]))
-    Child(connection, machine.cpu_flags() - unusable).run()
+    return machine.cpu_flags() - unusable
 
 
 class Child:
