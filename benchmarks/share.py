@@ -28,7 +28,8 @@ from contestants.task import Task
 
 from llmcli.engines.base import EngineOptions
 from llmcli.engines.llama import loading, wire
-from llmcli.engines.llama.child import Child, usable_instructions
+from llmcli.engines.llama.child import Child
+from llmcli.engines.llama.copies import usable_instructions
 from llmcli.messages import Prompt
 from llmcli.models import gguf
 from llmcli.models.resolve import ModelFile
@@ -37,7 +38,7 @@ from llmcli.models.resolve import ModelFile
 def load_message(task: Task) -> wire.Load:
     """What the parent would say first."""
     model = ModelFile(task.model.stem, task.model)
-    options = EngineOptions(threads=task.threads, texts="many", prefix_cache=0)
+    options = EngineOptions(threads=task.threads, texts="many", only_labels=True, prefix_cache=0)
     return loading.load_message(model, gguf.check(task.model), options, time.time())
 
 

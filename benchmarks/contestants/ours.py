@@ -28,12 +28,12 @@ class Contestant:
     def close(self) -> None:
         self._opened.close()
 
-    def _open(self, expected: Literal["one", "some", "many"]) -> Engine:
-        options = EngineOptions(threads=self._task.threads, texts=expected)
+    def _open(self, expected: Literal["one", "some", "many"], only_labels: bool = False) -> Engine:
+        options = EngineOptions(threads=self._task.threads, texts=expected, only_labels=only_labels)
         return self._opened.enter_context(closing(open_engine(str(self._task.model), options)))
 
     def labels(self) -> Measured:
-        engine = self._open("many")
+        engine = self._open("many", only_labels=True)
         warm, rows = self._task.labels()
         list(engine.score(warm, texts.LABELS))
         return len(rows), timed(engine.score(rows, texts.LABELS))[1]

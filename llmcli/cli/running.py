@@ -100,6 +100,8 @@ def prepare(asked: Asked, env: Environment) -> Task:
     template = _for_model(asked, model)
     if chosen.kind == "document" and template.mode != "extract":
         model = model.to_run(texts="one")
+    if template.mode in ("label", "extract"):
+        model = model.to_run(only_labels=True)
     labels = label_set(template, values) if template.mode == "label" else ()
     if asked.output.probabilities and not labels:
         raise UsageError(f"--probabilities is for labels, and {template.name} has none", hint="leave it out")

@@ -29,6 +29,7 @@ class EngineOptions(Struct, frozen=True):
     day; None is the moment the engine is opened. `prefix_cache` is how many bytes on disk may hold what
     templates put before a text, evaluated (Prompt.fixed). `texts` says how many to expect: with one, an
     early start is worth more than speed; with many, the speed of long decodes more than that of short ones.
+    `only_labels`: nothing will be written, so the speed of reading is all that counts.
     """
 
     context: int | None = None
@@ -45,6 +46,7 @@ class EngineOptions(Struct, frozen=True):
     started: float | None = None
     prefix_cache: int = 0
     texts: Literal["one", "some", "many"] = "some"
+    only_labels: bool = False
 
 
 class EngineInfo(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""q5_0 and iq4_nl as q8_0: the same numbers to the last bit, by llama.cpp's own reading of all three."""
+"""Copies in wider numbers: by llama.cpp's own reading q8_0 says the same, float16 the same rounded."""
 
 from __future__ import annotations
 
@@ -16,21 +16,36 @@ from llama_cpp._ggml import libggml
 from llmcli import machine
 from llmcli.engines.base import EngineOptions
 from llmcli.engines.llama import widening
+from llmcli.engines.llama.copies import (
+    HALVED,
+    HALVED_WITH,
+    HALVED_WITHOUT,
+    WIDENED,
+    WIDENED_WITH_AMX,
+    loadable,
+    usable_instructions,
+)
 from llmcli.engines.llama.engine import LlamaEngine
 from llmcli.engines.llama.library import LoadError
-from llmcli.engines.llama.loading import load_message
+from llmcli.engines.llama.loading import SMALL, load_message
 from llmcli.models import gguf
 from llmcli.models.gguf_reader import read_header
 from llmcli.models.resolve import ModelFile
 
 PLENTY = 1 << 40
 Q5_0_FILE, IQ4_NL_FILE = 8, 25  # llama_ftype, llama.h: all matrices of one type
+FILE_TYPES = {"q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "bf16": 32}
+AVX2 = frozenset({"avx2", "f16c"})
+HERE = usable_instructions()
+halves = pytest.mark.skipif(
+    not HERE >= HALVED_WITH or bool(HERE & HALVED_WITHOUT), reason="this processor gains nothing"
+)
 
 
 def values(kind: str, blocks: bytes, count: int) -> np.ndarray:
     """What llama.cpp reads in such blocks: `count` float32."""
     out = np.empty(count, np.float32)
-    read = libggml[f"dequantize_row_{kind}"]
+    read = libggml["ggml_bf16_to_fp32_row" if kind == "bf16" else f"dequantize_row_{kind}"]
     read.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64]
     read(blocks, out.ctypes.data, count)
     return out
@@ -65,7 +80,7 @@ def test_every_block_says_the_same(kind, convert, size):
 def test_a_whole_file_is_the_same_model(tmp_path, file_type, narrow):
     source = quantised(tmp_path, file_type)
     before = read_header(source)
-    with widening.widened(str(source), PLENTY, threads=2) as copy:
+    with widening.widened(str(source), "q8_0", WIDENED_WITH_AMX, PLENTY, threads=2) as copy:
         assert copy is not None
         after = read_header(Path(copy))
         data, wide = source.read_bytes()[before.data_offset :], Path(copy).read_bytes()[after.data_offset :]
@@ -84,16 +99,44 @@ def test_a_whole_file_is_the_same_model(tmp_path, file_type, narrow):
         )
 
 
+@pytest.mark.parametrize("kind", sorted(HALVED))
+def test_the_layers_become_float16_rounded_once(tmp_path, kind):
+    source = quantised(tmp_path, FILE_TYPES[kind])
+    before = read_header(source)
+    with widening.widened(str(source), "f16", HALVED, PLENTY, threads=2) as copy:
+        assert copy is not None
+        after = read_header(Path(copy))
+        data, wide = source.read_bytes()[before.data_offset :], Path(copy).read_bytes()[after.data_offset :]
+
+    halved = 0
+    for old, new in zip(before.tensors, after.tensors, strict=True):
+        was, now = data[old.offset :][: old.size], wide[new.offset :][: new.size]
+        assert (old.name, old.shape) == (new.name, new.shape)
+        if old.type != kind.upper() or not old.name.startswith("blk."):
+            assert (old.type, was) == (new.type, now)
+            continue
+        halved += 1
+        expected = values(kind, was, old.elements).astype(np.float16)
+        assert new.type == "F16"
+        assert (np.frombuffer(now, np.float16) == expected).all(), old.name
+    assert halved >= 14  # seven matrices in each of two layers
+
+
 def test_the_copy_is_gone_when_the_model_is_loaded(tmp_path):
-    with widening.widened(str(quantised(tmp_path, Q5_0_FILE)), PLENTY, threads=1) as copy:
+    source = quantised(tmp_path, Q5_0_FILE)
+    with widening.widened(str(source), "q8_0", WIDENED, PLENTY, threads=1) as copy:
         assert Path(str(copy)).stat().st_size > 0
     assert not Path(str(copy)).exists()
 
 
 def test_nothing_is_copied_without_gain_or_room(tmp_path):
     narrow, full = quantised(tmp_path, Q5_0_FILE), tmp_path / "f32.gguf"
-    for path, free in ((full, PLENTY), (narrow, narrow.stat().st_size)):
-        with widening.widened(str(path), free, threads=1) as copy:
+    for path, room, kinds in (
+        (full, PLENTY, WIDENED),
+        (narrow, PLENTY, {"iq4_nl"}),
+        (narrow, narrow.stat().st_size, WIDENED),
+    ):
+        with widening.widened(str(path), "q8_0", kinds, room, threads=1) as copy:
             assert copy is None
 
 
@@ -103,7 +146,7 @@ def test_a_file_that_becomes_shorter_is_not_loaded(tmp_path):
         file.truncate(source.stat().st_size - 100)
     with (
         pytest.raises(LoadError, match="shorter"),
-        widening.widened(str(source), PLENTY, threads=1),
+        widening.widened(str(source), "q8_0", WIDENED, PLENTY, threads=1),
     ):
         pass
 
@@ -124,6 +167,48 @@ def test_the_engine_runs_the_copy_and_answers_as_without(tmp_path):
         assert with_copy.probabilities == pytest.approx(without.probabilities, abs=1e-2)
 
 
+@halves
+def test_labels_are_the_same_together_alone_and_with_other_labels_before(tmp_path):
+    model = ModelFile("small", quantised(tmp_path, Q5_0_FILE))
+    prompts = [ask("a b c d e f g h i j k l m n o p"), ask("b c d"), ask("p o n m l k")]
+    told, answers = [], []
+    for texts, sequential in (("many", False), ("many", True), ("one", True)):
+        options = EngineOptions(threads=1, texts=texts, sequential=sequential, only_labels=True)
+        engine = LlamaEngine(model, options)
+        told.append("(layers as f16)" in engine.where)
+        found = dict(engine.score(prompts, ["a", "b"]))
+        answers.append([found[number].probabilities for number in range(len(prompts))])
+        engine.close()
+
+    assert told == [True, True, True]
+    assert answers[1] == answers[2]
+    for together, alone in zip(answers[0], answers[1], strict=True):
+        assert together == pytest.approx(alone, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("usable", "halve", "room", "words"),
+    [
+        (AVX2, True, True, " (layers as f16)"),
+        (AVX2, False, True, " (q5_0 as q8_0)"),
+        (AVX2 | {"avx_vnni"}, True, True, " (q5_0 as q8_0)"),
+        (AVX2 | {"avx512_vnni"}, True, True, " (q5_0 as q8_0)"),
+        (AVX2 | {"avx512_vnni", "amx_int8"}, True, True, " (q5_0 as q8_0)"),
+        (frozenset({"avx2"}), True, True, " (q5_0 as q8_0)"),
+        (AVX2, True, False, ""),
+        (frozenset(), True, True, ""),
+    ],
+)
+def test_the_processor_decides_which_copy_is_loaded(tmp_path, usable, halve, room, words):
+    path = quantised(tmp_path, Q5_0_FILE)
+    options = EngineOptions(texts="many", only_labels=halve)
+    load = load_message(ModelFile("small", path), gguf.check(path), options, started=0.0)
+    with loadable(load, usable, on_gpu=not room) as file:
+        assert file.words == words
+        assert (file.path == str(path)) is (words == "")
+        assert file.mapped is (words != " (q5_0 as q8_0)")
+
+
 @pytest.mark.parametrize(
     ("options", "worth"),
     [
@@ -141,12 +226,44 @@ def test_what_is_asked_decides_which_processors_gain(tmp_path, options, worth):
     assert set(told.widen_with) == worth
 
 
+@pytest.mark.parametrize(
+    ("options", "halve"),
+    [
+        (EngineOptions(texts="many", only_labels=True), True),
+        (EngineOptions(texts="many", only_labels=True, sequential=True), True),
+        (EngineOptions(texts="one", only_labels=True), True),  # a small model: it costs nothing
+        (EngineOptions(texts="many"), False),
+        (EngineOptions(texts="one", only_labels=True), False),
+    ],
+)
+def test_float16_is_for_labels(tmp_path, options, halve):
+    path = quantised(tmp_path, Q5_0_FILE)
+    if not halve:
+        os.truncate(path, SMALL + 1)
+
+    assert load_message(ModelFile("small", path), gguf.check(path), options, started=0.0).halve is halve
+
+
 @pytest.mark.parametrize(("rows", "widened"), [(3, False), (2000, True)])
 @pytest.mark.skipif("avx2" not in machine.cpu_flags(), reason="this processor gains nothing")
 def test_only_many_rows_pay_for_a_later_start(llm, tmp_path, rows, widened):
     model = quantised(tmp_path, Q5_0_FILE)
     (tmp_path / "rows.csv").write_text("text\n" + "a b c d\n" * rows)
-    done = llm("sentiment", "rows.csv", "-m", model, "-v", cwd=tmp_path, env={"LLMCLI_AMX": "0"})
+    command = ("title", "rows.csv", "-m", model, "-v", "--limit", "3", "--max-tokens", "8")
+    done = llm(*command, cwd=tmp_path, env={"LLMCLI_AMX": "0"})
 
-    assert done.code == 0, done.stderr
+    assert "context of" in done.stderr
     assert ("q5_0 as q8_0" in done.stderr) is widened
+
+
+@halves
+@pytest.mark.parametrize(
+    ("command", "halved"),
+    [(("sentiment",), True), (("summarize", "--extract"), True), (("title", "--max-tokens", "8"), False)],
+)
+def test_only_what_writes_nothing_reads_float16(llm, tmp_path, command, halved):
+    text = "a b c d. e f g h. i j k l. " * 8
+    done = llm(*command, "-m", quantised(tmp_path, Q5_0_FILE), "-v", stdin=text)
+
+    assert "context of" in done.stderr
+    assert ("layers as f16" in done.stderr) is halved

@@ -15,13 +15,13 @@ import signal
 import sys
 import threading
 import traceback
-from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from llmcli import machine, paths
-from llmcli.engines.llama import amx, wire
+from llmcli import paths
+from llmcli.engines.llama import wire
 from llmcli.engines.llama.chat_template import ChatTemplate
+from llmcli.engines.llama.copies import loadable, usable_instructions
 from llmcli.engines.llama.library import (
     LoadError,
     Log,
@@ -30,9 +30,7 @@ from llmcli.engines.llama.library import (
     devices,
     layers_that_fit,
     supports_gpu,
-    system_info,
 )
-from llmcli.engines.llama.loading import AVX2
 from llmcli.engines.llama.prefix_files import PrefixFiles
 from llmcli.engines.llama.preparing import Requests
 from llmcli.engines.llama.requests import (
@@ -59,14 +57,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it cancels on the wire
     instructions = usable_instructions()
     Child(Connection(int(sys.argv[1])), instructions).run()
-
-
-def usable_instructions() -> frozenset[str]:
-    """The processor's instructions that llama.cpp can use. AMX is tried: call it before llama.cpp is used."""
-    unusable = set() if amx.settle() else {"amx_int8"}
-    if "AVX2 = 1" not in system_info():  # llama.cpp was compiled for any processor
-        unusable |= {AVX2}
-    return machine.cpu_flags() - unusable
 
 
 class Child:
@@ -136,7 +126,7 @@ class Child:
         self._scheduler = Scheduler(
             model, self._limits, self._log, self._emit, self._report, load.temperature_scale
         )
-        self._scheduler.cache.files = files = _prefix_files(load, model)
+        self._scheduler.cache.files = files = _prefix_files(load, model, self._copied)
         template = self._chat_template(load)
         self._requests = Requests(
             model,
@@ -169,34 +159,27 @@ class Child:
         if layers == "auto" and gpus:
             count = layers_that_fit(Path(load.path).stat().st_size, max(gpu.free for gpu in gpus))
         try:
-            with self._wider_copy(load, count) as copy:
+            with loadable(load, self._instructions, on_gpu=count > 0) as file:
                 model = Model(
-                    copy or load.path,
+                    file.path,
                     self._log,
                     gpu_layers=count,
                     no_space_prefix=load.space_prefix is not None,
-                    mapped=copy is None,
+                    mapped=file.mapped,
                     progress=lambda fraction: self._report(f"loading the model, {fraction:.0%}"),
                 )
         except LoadError as error:
             raise ModelError(f"{load.path} cannot be loaded: {error}") from error
         if model.encoder:
             raise ModelError(f"{load.path} is an encoder model, which this program cannot run")
+        self._copied = file.words
         self._on_gpu = on_gpu = min(count, model.layers + 1)
         place = f"{on_gpu} of {model.layers + 1} layers on {gpus[0].description}" if on_gpu else "CPU"
         self._where = (
-            f"{model.description()}{' (q5_0 as q8_0)' if copy else ''}, {place}, "
+            f"{model.description()}{file.words}, {place}, "
             f"{load.threads} thread{'s' if load.threads != 1 else ''}"
         )
         return model
-
-    def _wider_copy(self, load: wire.Load, gpu_layers: int) -> AbstractContextManager[str | None]:
-        """A context that gives the path of a copy, or None."""
-        if self._instructions.isdisjoint(load.widen_with) or gpu_layers:
-            return nullcontext()
-        from llmcli.engines.llama.widening import widened
-
-        return widened(load.path, machine.free_memory(), load.threads)
 
     def _chat_template(self, load: wire.Load) -> ChatTemplate | None:
         source = load.chat_template or self._model.chat_template()
@@ -293,11 +276,11 @@ class Child:
                 self._scheduler.submit(request)
 
 
-def _prefix_files(load: wire.Load, model: Model) -> PrefixFiles | None:
+def _prefix_files(load: wire.Load, model: Model, copied: str) -> PrefixFiles | None:
     """Where prefixes are kept, if they are: what runs with --sequential depends on its row alone."""
     if not load.prefix_key or load.sequential:
         return None
     # RoPE's settings are the model's, whose hash stands in the key: no option of ours changes them.
-    settings = f"kv={load.kv_type} gpu={load.gpu_layers} {build()}"
+    settings = f"kv={load.kv_type} gpu={load.gpu_layers} {build()}{copied}"
     folder = paths.cache_dir() / "prefixes"
     return PrefixFiles(folder, f"{load.prefix_key}\n{settings}", load.prefix_bytes, model.parameters)

@@ -1,12 +1,19 @@
 """
-A model's q5_0 and iq4_nl tensors as q8_0, number for number: llama.cpp multiplies that faster.
+A copy of a model whose matrices llama.cpp multiplies faster, with the same weights in wider numbers.
 
-A file called Q4_K_M holds q5_0 wherever the rows of a matrix are no multiple of 256, as in Qwen2.5-0.5B,
-SmolLM2 or Gemma 3 1B. All three formats are blocks of 32 small integers and one float16 scale (ggml-common.h:
-block_q5_0, block_iq4_nl, block_q8_0), and what the first two can say, the third can: the copy means the same
-to the last bit. AMX has no kernel for those two, and without AMX they are taken apart anew for each
-product (the logits are then the same to the last bit too). The copy stands in memory, and is let go when
-the model is loaded.
+"q8_0": q5_0 and iq4_nl as q8_0, number for number. A file called Q4_K_M holds q5_0 wherever
+the rows of a matrix are no multiple of 256, as in Qwen2.5-0.5B, SmolLM2 or Gemma 3 1B. All three formats
+are blocks of 32 small integers and one float16 scale (ggml-common.h: block_q5_0, block_iq4_nl, block_q8_0),
+and what the first two can say, the third can: the copy means the same to the last bit. AMX has no kernel
+for those two, and without AMX they are taken apart anew for each product (the logits are then the same to
+the last bit too).
+
+"f16": the matrices of every layer as float16, which a processor with AVX2 and without VNNI multiplies faster
+than small integers when many tokens are read, and slower when one is written. A weight is rounded to 11 bits,
+but the activations no longer to 8, so the logits are others, and nearer to what the weights say.
+
+The copy stands in memory, and is let go with the model or, where nothing is read from it any more,
+when that is loaded.
 """
 
 from __future__ import annotations
@@ -14,12 +21,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from llama_cpp._ggml import libggml
@@ -27,16 +33,16 @@ from llama_cpp._ggml import libggml
 from llmcli.engines.llama.library import LoadError
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+Format = Literal["q8_0", "f16"]
 
-BLOCK = 32  # weights
-Q5_0, IQ4_NL, Q8_0 = 6, 20, 8  # ggml_type, ggml.h
+TYPES: dict[Format, int] = {"f16": 1, "q8_0": 8}  # ggml_type, ggml.h
 WIDE = 34  # bytes of a q8_0 block: a float16, 32 int8
 IQ4_NL_VALUES = np.array(  # kvalues_iq4nl, ggml-common.h
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8
 ).view(np.uint8)
 LEAST_PART = 0.1  # of the file's bytes: below that there is too little to gain
-COPY, MODEL = 2, 2  # in the size of the file, at most: what stands in memory at once while it is loaded
-AT_A_TIME = 1 << 15  # blocks: what stays in the processor's cache
+AT_A_TIME = 1 << 18  # weights: what stays in the processor's cache
+ALIGNMENT = 32  # of what follows the last tensor: GGUF_DEFAULT_ALIGNMENT, gguf.h
 
 
 def from_q5_0(blocks: Bytes) -> Bytes:
@@ -61,9 +67,6 @@ def _halves(packed: Bytes) -> Bytes:
 
 def _wide(blocks: Bytes, weights: Bytes) -> Bytes:
     return np.concatenate((blocks[:, :2], weights), axis=1)
-
-
-WIDENED: dict[int, tuple[int, Callable[[Bytes], Bytes]]] = {Q5_0: (22, from_q5_0), IQ4_NL: (18, from_iq4_nl)}
 
 
 class _Parameters(ctypes.Structure):
@@ -94,25 +97,86 @@ _metadata_size = _function("gguf_get_meta_size", _BYTES, _HEADER)
 _write_metadata = _function("gguf_get_meta_data", None, _HEADER, ctypes.c_void_p)
 
 
+# ggml's types, and its own reading of their blocks.
+_type_name = _function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
+_weights = _function("ggml_blck_size", ctypes.c_int64, ctypes.c_int)
+_block_bytes = _function("ggml_type_size", _BYTES, ctypes.c_int)
+_NUMBERS = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+_to_half = _function("ggml_cpu_fp32_to_fp16", None, *_NUMBERS)
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """Of blocks of so many `weights`: (n, `size`) bytes of them to (n, `wide`) bytes by `convert`."""
+
+    weights: int
+    size: int
+    wide: int
+    convert: Callable[[Bytes], Bytes]
+
+
+AS_Q8_0 = {
+    "q5_0": _Conversion(32, 22, WIDE, from_q5_0),
+    "iq4_nl": _Conversion(32, 18, WIDE, from_iq4_nl),
+}
+
+
+def _as_f16(kind: str, type: int) -> _Conversion:
+    read = _function("ggml_bf16_to_fp32_row" if kind == "bf16" else f"dequantize_row_{kind}", None, *_NUMBERS)
+    weights = _weights(type)
+
+    def convert(blocks: Bytes) -> Bytes:
+        full = np.empty(len(blocks) * weights, np.float32)
+        half = np.empty(full.shape, np.float16)
+        read(blocks.ctypes.data, full.ctypes.data, full.size)
+        _to_half(full.ctypes.data, half.ctypes.data, full.size)
+        return half.view(np.uint8)
+
+    return _Conversion(weights, _block_bytes(type), 2 * weights, convert)
+
+
+def _conversion(name: str, type: int, to: Format, kinds: Set[str]) -> _Conversion | None:
+    """
+    How a tensor of a ggml_type is widened; None where it stays as it is.
+
+    Only the layers' matrices become float16: the word table is looked up and not multiplied, or multiplied
+    for few tokens, and of experts (llama.cpp calls them "exps") each has few tokens too.
+    """
+    kind = bytes(_type_name(type)).decode()
+    if kind not in kinds:
+        return None
+    if to == "q8_0":
+        return AS_Q8_0[kind]
+    return _as_f16(kind, type) if name.startswith("blk.") and "_exps" not in name else None
+
+
 @dataclass(frozen=True)
 class _Tensor:
-    """Where it stands in the file and in the copy, in bytes, and its type in the file."""
+    """Where it stands in the file and in the copy, in bytes, and what becomes of it."""
 
-    type: int
     start: int
     size: int
     target: int
+    conversion: _Conversion | None
+
+    @property
+    def end(self) -> int:
+        """Of it in the copy."""
+        if self.conversion is None:
+            return self.target + self.size
+        return self.target + self.size // self.conversion.size * self.conversion.wide
 
 
 @contextmanager
-def widened(path: str, free: int, threads: int) -> Iterator[str | None]:
+def widened(path: str, to: Format, kinds: Set[str], room: int, threads: int) -> Iterator[str | None]:
     """
-    The path of a widened copy in memory, as long as it is needed; None where there is no gain or no room.
+    The path of a copy in memory, until it is left; None where there is no gain or no room.
 
-    `free` is the memory that may be used, in bytes. Linux only. Raises LoadError for a file
-    that becomes shorter meanwhile.
+    Its tensors of `kinds` (ggml's names: q5_0) are widened; as q8_0 only q5_0 and iq4_nl can be. `room` is
+    the memory that it may take, in bytes. Linux only. Raises LoadError for a file that becomes shorter
+    meanwhile.
     """
-    descriptor = _copy_of(path, free, threads) if sys.platform.startswith("linux") else None
+    descriptor = _copy_of(path, to, kinds, room, threads) if sys.platform.startswith("linux") else None
     try:
         yield None if descriptor is None else f"/proc/self/fd/{descriptor}"
     finally:
@@ -120,18 +184,18 @@ def widened(path: str, free: int, threads: int) -> Iterator[str | None]:
             os.close(descriptor)
 
 
-def _copy_of(path: str, free: int, threads: int) -> int | None:
-    """The descriptor of a widened copy, a file without a name."""
+def _copy_of(path: str, to: Format, kinds: Set[str], room: int, threads: int) -> int | None:
+    """The descriptor of a copy, a file without a name."""
     header = _open(os.fsencode(path), _Parameters(True, None))
     if not header:
         return None  # llama.cpp will say what is wrong with it
     try:
-        tensors = _widen_header(header)
+        tensors = _widen_header(header, to, kinds)
         metadata = _metadata(header)
     finally:
         _free(header)
     with ExitStack() as undo, suppress(OSError, MemoryError):  # then it runs as it is
-        if tensors is None or Path(path).stat().st_size * (COPY + MODEL) > free:
+        if not tensors or max(one.end for one in tensors) > room:
             return None
         descriptor = os.memfd_create("widened", os.MFD_CLOEXEC)
         undo.callback(os.close, descriptor)
@@ -141,18 +205,23 @@ def _copy_of(path: str, free: int, threads: int) -> int | None:
     return None
 
 
-def _widen_header(header: int) -> list[_Tensor] | None:
-    """Give the tensors their new types; None where that is not worth it, or the model has several files."""
-    start = _data_offset(header)
-    found = [(_type(header, i), start + _offset(header, i), _size(header, i)) for i in range(_count(header))]
-    narrow = sum(size for type, _, size in found if type in WIDENED)
-    if _find_key(header, b"split.count") >= 0 or narrow < LEAST_PART * sum(size for _, _, size in found):
-        return None
-    for i, (type, _, _) in enumerate(found):
-        if type in WIDENED:
-            _set_type(header, _name(header, i), Q8_0)
+def _widen_header(header: int, to: Format, kinds: Set[str]) -> list[_Tensor]:
+    """Give the tensors their new types; none where that is not worth it, or the model has several files."""
+    start, count = _data_offset(header), _count(header)
+    names = [os.fsdecode(_name(header, i)) for i in range(count)]
+    conversions = [_conversion(name, _type(header, i), to, kinds) for i, name in enumerate(names)]
+    places = [(start + _offset(header, i), _size(header, i)) for i in range(count)]
+    narrow = sum(size for (_, size), found in zip(places, conversions) if found)
+    if _find_key(header, b"split.count") >= 0 or narrow < LEAST_PART * sum(size for _, size in places):
+        return []
+    for i, found in enumerate(conversions):
+        if found is not None:
+            _set_type(header, _name(header, i), TYPES[to])
     start = _metadata_size(header)
-    return [_Tensor(*one, target=start + _offset(header, i)) for i, one in enumerate(found)]
+    return [
+        _Tensor(*place, start + _offset(header, i), found)
+        for i, (place, found) in enumerate(zip(places, conversions))
+    ]
 
 
 def _metadata(header: int) -> bytes:
@@ -163,8 +232,7 @@ def _metadata(header: int) -> bytes:
 
 def _write(path: str, target: int, metadata: bytes, tensors: list[_Tensor], threads: int) -> None:
     _put(target, metadata, 0)
-    end = max(one.target + _wide_size(one) for one in tensors)
-    os.ftruncate(target, end + BLOCK)  # what follows the last tensor, up to the alignment
+    os.ftruncate(target, max(one.end for one in tensors) + ALIGNMENT)
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with ThreadPoolExecutor(threads) as pool:
@@ -173,21 +241,16 @@ def _write(path: str, target: int, metadata: bytes, tensors: list[_Tensor], thre
         os.close(source)
 
 
-def _wide_size(tensor: _Tensor) -> int:
-    if tensor.type not in WIDENED:
-        return tensor.size
-    return tensor.size // WIDENED[tensor.type][0] * WIDE
-
-
 def _copy(source: int, target: int, tensor: _Tensor) -> None:
-    narrow, convert = WIDENED.get(tensor.type, (WIDE, None))
-    step, to = narrow * AT_A_TIME, tensor.target
+    conversion, to = tensor.conversion, tensor.target
+    step = AT_A_TIME if conversion is None else AT_A_TIME // conversion.weights * conversion.size
     for start in range(0, tensor.size, step):
         data = os.pread(source, min(step, tensor.size - start), tensor.start + start)
         if len(data) < min(step, tensor.size - start):
             raise LoadError("the file became shorter while it was read")
-        if convert is not None:
-            data = convert(np.frombuffer(data, np.uint8).reshape(-1, narrow)).tobytes()
+        if conversion is not None:
+            blocks = np.frombuffer(data, np.uint8).reshape(-1, conversion.size)
+            data = conversion.convert(blocks).tobytes()
         _put(target, data, to)
         to += len(data)
 
