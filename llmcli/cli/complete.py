@@ -54,6 +54,8 @@ def complete(
     env = environment(ctx)
     if text is None and env.stdin_is_terminal:
         raise UsageError("no text to continue", hint='for example: llm complete "Once upon a time"')
+    if stop and "" in stop:
+        raise UsageError("--stop is empty", hint="give it the text to end before")
     chosen = opening.choose(env, model)
     wanted = log or config.load(env.environ).log_commands
     with (

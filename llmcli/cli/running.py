@@ -132,7 +132,12 @@ def _refuse_row_options(asked: Asked) -> None:
 
 def _check_names(asked: Asked) -> None:
     """Raise UsageError for a name that is empty, and for a cluster's options without a cluster."""
-    for option, name in (("--as", asked.output.as_name), ("--error-as", asked.rows.error_as)):
+    columns = (
+        ("--field", asked.input.field),
+        ("--as", asked.output.as_name),
+        ("--error-as", asked.rows.error_as),
+    )
+    for option, name in columns:
         if name == "":
             raise UsageError(f"{option} is empty", hint="give the column a name")
     for name in ("copies", "cpus", "gpus"):

@@ -122,4 +122,6 @@ _SAMPLES = {"to": "de", "labels": "spam,ham", "question": '"Who wrote it?"', "fi
 def _sample(param: Param) -> str:
     if param.choices:
         return param.choices[0]
+    if param.min is not None:
+        return str(param.min)
     return _SAMPLES.get(param.name) or {"int": "3", "float": "0.5", "list": "a,b"}.get(param.type, '"…"')

@@ -8,6 +8,7 @@ line. Knows nothing of files and names; that is `reading`.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any, get_args
@@ -151,7 +152,7 @@ def _params(reading: Reading, key: str, node: yaml.Node) -> dict[str, Any]:
     return {"params": tuple(reading.params.values())}
 
 
-_PARAM_KEYS = frozenset({"type", "default", "choices", "help", "names"})
+_PARAM_KEYS = frozenset({"type", "default", "choices", "min", "help", "names"})
 
 
 def _param(reading: Reading, name: str, node: yaml.Node) -> Param:
@@ -169,10 +170,12 @@ def _param(reading: Reading, name: str, node: yaml.Node) -> Param:
         default = reading.text(entries["default"], f"default of {what}")
     choices = reading.texts(entries["choices"], f"choices of {what}") if "choices" in entries else ()
     names = _names(reading, what, entries["names"]) if "names" in entries else {}
+    least = _least(reading, what, kind, entries["min"]) if "min" in entries else None
     param = Param(
         name=name,
         type=kind,  # type: ignore[arg-type]  # checked just above
         choices=choices,
+        min=least,
         help=reading.text(entries["help"], f"help of {what}").strip() if "help" in entries else "",
         names=names,
     )
@@ -183,6 +186,18 @@ def _param(reading: Reading, name: str, node: yaml.Node) -> Param:
     except ValueError as error:
         reading.note(entries["default"], f"{what} {error}, and its default is {default!r}")
         return param
+
+
+def _least(reading: Reading, what: str, kind: str, node: yaml.Node) -> float | None:
+    """The smallest value of a parameter that is a number."""
+    value = value_of(node)
+    if kind not in ("int", "float"):
+        reading.note(node, f"{what}: min is for a number, and its type is {kind}")
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        reading.note(node, f"{what}: min is a number, not {value!r}")
+    else:
+        return value
+    return None
 
 
 def _names(reading: Reading, what: str, node: yaml.Node) -> dict[str, str]:

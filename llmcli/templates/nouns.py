@@ -23,15 +23,16 @@ class Param(Struct, frozen=True):
     """
     One parameter of a template; it becomes the option `--name`.
 
-    Without a default it is required. A value is one of `choices` where there are any. `names` writes a
-    value out for the prompt (`de` becomes `German`); what it does not know stays as typed. A `list` is
-    given as one text, separated by commas.
+    Without a default it is required. A value is one of `choices` where there are any, a number at least
+    `min`. `names` writes a value out for the prompt (`de` becomes `German`); what it does not know stays as
+    typed. A `list` is given as one text, separated by commas.
     """
 
     name: str
     type: ParamType = "str"
     default: Any | UnsetType = UNSET
     choices: tuple[str, ...] = ()
+    min: float | None = None
     help: str = ""
     names: dict[str, str] = {}
 

@@ -153,7 +153,7 @@ def _sample(param: Param) -> str | list[str]:
     """A value that a parameter takes."""
     if param.type == "list":
         return list(param.choices[:2] or ("one", "two"))
-    return param.choices[0] if param.choices else "1"
+    return param.choices[0] if param.choices else str(param.min or 1)
 
 
 def _bad_config(found: Found, problem: Problem, more: int) -> BadConfig:

@@ -59,9 +59,12 @@ def schema_for(template: Template, values: Mapping[str, Any]) -> dict[str, Any] 
     if template.schema_param is None:
         return template.schema
     fields = [field.strip() for field in values[template.schema_param]]
+    option = f"--{template.schema_param}"
     if not fields:
-        option = f"--{template.schema_param}"
         raise UsageError(f"{template.name} needs a field", hint=f"for example {option} name,date")
+    twice = next((field for field in fields if fields.count(field) > 1), None)
+    if twice is not None:
+        raise UsageError(f"the field {twice!r} is given twice", hint=f"each field of {option} once")
     return {
         "type": "object",
         "properties": {field: {"type": ["string", "null"]} for field in fields},
@@ -131,6 +134,8 @@ def typed(param: Param, value: Any) -> Any:
     items = made if isinstance(made, list) else [made]
     if param.choices and not all(any(_is_choice(item, choice) for choice in param.choices) for item in items):
         raise ValueError(f"is one of {', '.join(param.choices)}")
+    if param.min is not None and made < param.min:
+        raise ValueError(f"is {_WORDS[param.type]} from {param.min}")
     return made
 
 

@@ -116,3 +116,9 @@ def test_a_continuation_that_is_none_is_an_error(call, script):
     assert "the answer is degenerate" in plain.err
     assert json.loads(as_json.out)["error"].startswith("the answer is degenerate")
     assert "2 of 2 continuations are degenerate" in several.err
+
+
+def test_an_empty_stop_is_refused(call, model):
+    said = call("complete", *model, "Once", "--stop", "")
+
+    assert (said.code, said.err) == (2, "llm: error: --stop is empty (give it the text to end before)\n")
