@@ -79,17 +79,17 @@ def measure(task: Task, rounds: int, parent: Parent, child: Child) -> None:
     parent.load(task)
     warm, rows = task.labels()
     parent.score(warm)
-    cache = child._scheduler.cache
     bare = Bare(task, child._model, child._log)
     for _ in range(rounds):
-        before, tokens = cache.decode_seconds, cache.decoded_tokens
+        before, _, tokens = child.lanes.measured()
         wall = parent.score(rows)
-        decoding = cache.decode_seconds - before
+        decoded, _, tokens_decoded = child.lanes.measured()
+        decoding = decoded - before
         found = {
             "share": 1 - decoding / wall,
             "rows_per_second": len(rows) / wall,
             "bare_rows_per_second": len(rows) / bare.labels()[1],
-            "tokens": cache.decoded_tokens - tokens,
+            "tokens": tokens_decoded - tokens,
         }
         print(json.dumps(found), flush=True)
 

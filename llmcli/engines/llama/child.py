@@ -22,6 +22,7 @@ from llmcli import paths
 from llmcli.engines.llama import wire
 from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.copies import loadable, usable_instructions
+from llmcli.engines.llama.lanes import Lanes
 from llmcli.engines.llama.library import (
     LoadError,
     Log,
@@ -89,7 +90,7 @@ class Child:
         threading.stack_size(TOKENIZER_STACK)
         threading.Thread(target=self._tokenize, daemon=True).start()
         threading.stack_size(0)
-        self._scheduler.run()
+        self.lanes.run()
 
     # loading
 
@@ -110,11 +111,13 @@ class Child:
         longest = min(LONGEST_APART, LARGEST_APART // max(load.cell_bytes, 1))
         batch = GPU_BATCH if self._on_gpu else CPU_BATCH
         plain = not self._on_gpu and load.kv_type in (None, "f16", "f32")
+        parallel = load.parallel or DEFAULT_PARALLEL
+        lanes = 1 if whole else min(load.lanes, parallel)
         self._limits = Limits(
             context=min(context, cells) if load.context is None else context,
-            cells=max(cells, load.context or 0),
-            parallel=load.parallel or DEFAULT_PARALLEL,
-            threads=load.threads,
+            cells=max(cells // lanes, load.context or 0),
+            parallel=-(-parallel // lanes),
+            threads=max(1, load.threads // lanes),
             flash_attention=load.flash_attention,
             kv_type=load.kv_type,
             sequential=load.sequential,
@@ -123,15 +126,18 @@ class Child:
             heads=load.heads if plain else 0,
             single=load.single,
         )
-        self._scheduler = Scheduler(
-            model, self._limits, self._log, self._emit, self._report, load.temperature_scale
+        self.lanes = Lanes(
+            [
+                Scheduler(model, self._limits, self._log, self._emit, self._report, load.temperature_scale)
+                for _ in range(lanes)
+            ]
         )
-        self._scheduler.cache.files = files = _prefix_files(load, model, self._copied)
+        self.lanes.first.cache.files = files = _prefix_files(load, model, self._copied)
         template = self._chat_template(load)
         self._requests = Requests(
             model,
             self._limits,
-            self._scheduler,
+            self.lanes.first,
             template,
             Tokenizer(model, template, space_prefix=bool(load.space_prefix)),
             load.thinking or {},
@@ -139,11 +145,7 @@ class Child:
             can_be_alone=not whole,
             on_gpu=bool(self._on_gpu),
         )
-        self._send(
-            wire.Loaded(
-                self._limits.context, self._limits.parallel, build(), self._where, template is not None
-            )
-        )
+        self._send(wire.Loaded(self._limits.context, parallel, build(), self._where, template is not None))
 
     def _load_model(self, load: wire.Load) -> Model:
         gpus = [device for device in devices() if device.gpu]
@@ -206,12 +208,9 @@ class Child:
                 with self._queue_lock:
                     self._queued.difference_update(message.ids)
                 if self._tokenized.is_set():  # else nothing can have come further
-                    self._scheduler.cancel(message.ids)
+                    self.lanes.cancel(message.ids)
             elif isinstance(message, wire.Measure):
-                scheduler = self._scheduler
-                cache = scheduler.cache
-                measured = (cache.decode_seconds, scheduler.busy_seconds, cache.decoded_tokens)
-                self._send(wire.Measured(message.id, *measured))
+                self._send(wire.Measured(message.id, *self.lanes.measured()))
             else:
                 assert not isinstance(message, wire.Load)
                 with self._queue_lock:
@@ -273,7 +272,7 @@ class Child:
         """To the scheduler, unless it was cancelled while it was tokenised."""
         with self._queue_lock:
             if request.id in self._queued:
-                self._scheduler.submit(request)
+                self.lanes.submit(request)
 
 
 def _prefix_files(load: wire.Load, model: Model, copied: str) -> PrefixFiles | None:

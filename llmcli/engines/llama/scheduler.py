@@ -64,6 +64,11 @@ class Scheduler:
 
     # from other threads
 
+    @property
+    def requests(self) -> int:
+        """How many requests it has."""
+        return len(self._inbox) + len(self._waiting) + len(self._slots)
+
     def submit(self, request: Request) -> None:
         """Queue a request. What is read ahead yields to it, at once where that is nothing it begins with."""
         with self._lock:
