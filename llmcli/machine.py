@@ -7,7 +7,11 @@ Read from the operating system; nothing here is cached, and nothing is installed
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+GROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
@@ -17,7 +21,7 @@ def usable_cores() -> int:
     except AttributeError:  # macOS
         cores = os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (GROUPS / "cpu.max").read_text().split()
         if quota != "max":
             cores = min(cores, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
@@ -41,7 +45,7 @@ def total_memory() -> int:
 
 def free_memory() -> int:
     """
-    Bytes that can be taken without swapping; within a container, of its share.
+    Bytes that can be taken without swapping; within a container or another limited group, of its share.
 
     Linux says so itself (MemAvailable); elsewhere half of the machine's memory is assumed.
     """
@@ -50,9 +54,33 @@ def free_memory() -> int:
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, StopIteration):
         return total_memory() // 2
+    return max(0, min(available, *_left_in_groups()))
+
+
+def _left_in_groups() -> Iterator[int]:
+    """
+    What the limit of each control group leaves, in bytes: this process's own, and those above it.
+
+    cgroup-v2.rst and cgroup-v1/memory.rst of Linux's documentation name the files.
+    """
     try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        return max(0, min(available, limit - used))
-    except (OSError, ValueError):
-        return available
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, limit, used = GROUPS, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit, used = (
+                GROUPS / "memory",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+            )
+        else:
+            continue
+        group = root / path.lstrip("/")  # of the host, where a container does not see it
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(root):
+                with suppress(OSError, ValueError):  # "max"
+                    yield int((folder / limit).read_text()) - int((folder / used).read_text())

@@ -17,13 +17,12 @@ from llmcli import machine
 from llmcli.engines.base import EngineOptions
 from llmcli.engines.llama import widening
 from llmcli.engines.llama.copies import (
-    HALVED,
-    HALVED_WITH,
-    HALVED_WITHOUT,
+    F16_KINDS,
+    F16_WITH,
+    F16_WITHOUT,
     WIDENED,
     WIDENED_WITH_AMX,
     loadable,
-    usable_instructions,
 )
 from llmcli.engines.llama.engine import LlamaEngine
 from llmcli.engines.llama.library import LoadError
@@ -36,9 +35,9 @@ PLENTY = 1 << 40
 Q5_0_FILE, IQ4_NL_FILE = 8, 25  # llama_ftype, llama.h: all matrices of one type
 FILE_TYPES = {"q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "bf16": 32}
 AVX2 = frozenset({"avx2", "f16c"})
-HERE = usable_instructions()
+HERE = machine.cpu_flags()
 halves = pytest.mark.skipif(
-    not HERE >= HALVED_WITH or bool(HERE & HALVED_WITHOUT), reason="this processor gains nothing"
+    not HERE >= F16_WITH or bool(HERE & F16_WITHOUT), reason="this processor gains nothing"
 )
 
 
@@ -51,8 +50,9 @@ def values(kind: str, blocks: bytes, count: int) -> np.ndarray:
     return out
 
 
-def quantised(folder: Path, file_type: int) -> Path:
-    source, target = tiny("qwen2", layers=2).write(folder / "f32.gguf"), folder / "small.gguf"
+def quantised(folder: Path, file_type: int, source: Path | None = None) -> Path:
+    source = source or tiny("qwen2", layers=2).write(folder / "f32.gguf")
+    target = folder / "small.gguf"
     options = llama_cpp.llama_model_quantize_default_params()
     options.ftype, options.pure = file_type, True
     done = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(options))
@@ -99,11 +99,11 @@ def test_a_whole_file_is_the_same_model(tmp_path, file_type, narrow):
         )
 
 
-@pytest.mark.parametrize("kind", sorted(HALVED))
+@pytest.mark.parametrize("kind", sorted(F16_KINDS))
 def test_the_layers_become_float16_rounded_once(tmp_path, kind):
     source = quantised(tmp_path, FILE_TYPES[kind])
     before = read_header(source)
-    with widening.widened(str(source), "f16", HALVED, PLENTY, threads=2) as copy:
+    with widening.widened(str(source), "f16", F16_KINDS, PLENTY, threads=2) as copy:
         assert copy is not None
         after = read_header(Path(copy))
         data, wide = source.read_bytes()[before.data_offset :], Path(copy).read_bytes()[after.data_offset :]
@@ -112,14 +112,14 @@ def test_the_layers_become_float16_rounded_once(tmp_path, kind):
     for old, new in zip(before.tensors, after.tensors, strict=True):
         was, now = data[old.offset :][: old.size], wide[new.offset :][: new.size]
         assert (old.name, old.shape) == (new.name, new.shape)
-        if old.type != kind.upper() or not old.name.startswith("blk."):
+        if old.type != kind.upper() or not widening.HALVED.fullmatch(old.name):
             assert (old.type, was) == (new.type, now)
             continue
         halved += 1
         expected = values(kind, was, old.elements).astype(np.float16)
         assert new.type == "F16"
         assert (np.frombuffer(now, np.float16) == expected).all(), old.name
-    assert halved >= 14  # seven matrices in each of two layers
+    assert halved == 12  # six matrices in each of two layers
 
 
 def test_the_copy_is_gone_when_the_model_is_loaded(tmp_path):
@@ -168,6 +168,28 @@ def test_the_engine_runs_the_copy_and_answers_as_without(tmp_path):
 
 
 @halves
+def test_a_model_with_values_above_the_largest_float16_still_gives_labels(tmp_path):
+    source = tiny("qwen2", layers=2).write(tmp_path / "f32.gguf")
+    header, data = read_header(source), bytearray(source.read_bytes())
+    for name, factor in (("blk.0.ffn_up.weight", 2.0**16), ("blk.0.ffn_down.weight", 2.0**-6)):
+        tensor = next(tensor for tensor in header.tensors if tensor.name == name)
+        start = header.data_offset + tensor.offset
+        values = np.frombuffer(data, np.float32, tensor.elements, start)
+        values *= np.float32(factor)
+    source.write_bytes(data)
+    engine = LlamaEngine(
+        ModelFile("large values", quantised(tmp_path, FILE_TYPES["q8_0"], source)),
+        EngineOptions(threads=1, texts="many", only_labels=True),
+    )
+    told = engine.where
+    answers = [answer for _, answer in engine.score([ask("a b c d e f g h")], ["a", "b"])]
+    engine.close()
+
+    assert "(layers as f16)" in told
+    assert sum(answers[0].probabilities) == pytest.approx(1)
+
+
+@halves
 def test_labels_are_the_same_together_alone_and_with_other_labels_before(tmp_path):
     model = ModelFile("small", quantised(tmp_path, Q5_0_FILE))
     prompts = [ask("a b c d e f g h i j k l m n o p"), ask("b c d"), ask("p o n m l k")]
@@ -187,23 +209,23 @@ def test_labels_are_the_same_together_alone_and_with_other_labels_before(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("usable", "halve", "room", "words"),
+    ("usable", "only_labels", "on_gpu", "words"),
     [
-        (AVX2, True, True, " (layers as f16)"),
-        (AVX2, False, True, " (q5_0 as q8_0)"),
-        (AVX2 | {"avx_vnni"}, True, True, " (q5_0 as q8_0)"),
-        (AVX2 | {"avx512_vnni"}, True, True, " (q5_0 as q8_0)"),
-        (AVX2 | {"avx512_vnni", "amx_int8"}, True, True, " (q5_0 as q8_0)"),
-        (frozenset({"avx2"}), True, True, " (q5_0 as q8_0)"),
-        (AVX2, True, False, ""),
-        (frozenset(), True, True, ""),
+        (AVX2, True, False, " (layers as f16)"),
+        (AVX2, False, False, " (q5_0 as q8_0)"),
+        (AVX2 | {"avx_vnni"}, True, False, " (q5_0 as q8_0)"),
+        (AVX2 | {"avx512_vnni"}, True, False, " (q5_0 as q8_0)"),
+        (AVX2 | {"avx512_vnni", "amx_int8"}, True, False, " (q5_0 as q8_0)"),
+        (frozenset({"avx2"}), True, False, " (q5_0 as q8_0)"),
+        (AVX2, True, True, ""),
+        (frozenset(), True, False, ""),
     ],
 )
-def test_the_processor_decides_which_copy_is_loaded(tmp_path, usable, halve, room, words):
+def test_the_processor_decides_which_copy_is_loaded(tmp_path, usable, only_labels, on_gpu, words):
     path = quantised(tmp_path, Q5_0_FILE)
-    options = EngineOptions(texts="many", only_labels=halve)
+    options = EngineOptions(texts="many", only_labels=only_labels)
     load = load_message(ModelFile("small", path), gguf.check(path), options, started=0.0)
-    with loadable(load, usable, on_gpu=not room) as file:
+    with loadable(load, usable, on_gpu, report=print) as file:
         assert file.words == words
         assert (file.path == str(path)) is (words == "")
         assert file.mapped is (words != " (q5_0 as q8_0)")
@@ -227,21 +249,22 @@ def test_what_is_asked_decides_which_processors_gain(tmp_path, options, worth):
 
 
 @pytest.mark.parametrize(
-    ("options", "halve"),
+    ("options", "small", "large"),
     [
-        (EngineOptions(texts="many", only_labels=True), True),
-        (EngineOptions(texts="many", only_labels=True, sequential=True), True),
-        (EngineOptions(texts="one", only_labels=True), True),  # a small model: it costs nothing
-        (EngineOptions(texts="many"), False),
-        (EngineOptions(texts="one", only_labels=True), False),
+        (EngineOptions(texts="many", only_labels=True), True, True),
+        (EngineOptions(texts="many", only_labels=True, sequential=True), True, False),
+        (EngineOptions(texts="some", only_labels=True), True, False),
+        (EngineOptions(texts="one", only_labels=True), True, False),
+        (EngineOptions(texts="many"), False, False),
     ],
 )
-def test_float16_is_for_labels(tmp_path, options, halve):
+def test_float16_is_for_many_labels_and_any_of_a_small_model(tmp_path, options, small, large):
     path = quantised(tmp_path, Q5_0_FILE)
-    if not halve:
-        os.truncate(path, SMALL + 1)
+    header = gguf.check(path)
 
-    assert load_message(ModelFile("small", path), gguf.check(path), options, started=0.0).halve is halve
+    assert load_message(ModelFile("small", path), header, options, started=0.0).as_f16 is small
+    os.truncate(path, SMALL + 1)
+    assert load_message(ModelFile("large", path), header, options, started=0.0).as_f16 is large
 
 
 @pytest.mark.parametrize(("rows", "widened"), [(3, False), (2000, True)])

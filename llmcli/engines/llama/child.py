@@ -161,7 +161,7 @@ class Child:
         if layers == "auto" and gpus:
             count = layers_that_fit(Path(load.path).stat().st_size, max(gpu.free for gpu in gpus))
         try:
-            with loadable(load, self._instructions, on_gpu=count > 0) as file:
+            with loadable(load, self._instructions, on_gpu=count > 0, report=self._report) as file:
                 model = Model(
                     file.path,
                     self._log,

@@ -4,7 +4,7 @@ Whether a model is loaded as it is or as a copy that this processor reads faster
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ from llmcli.engines.llama.library import system_info
 
 COMPILED = {"avx2": "AVX2", "f16c": "F16C", "avx_vnni": "AVX_VNNI", "avx512_vnni": "AVX512_VNNI"}
 """Instructions by Linux's names and by llama.cpp's. AVX-512 and VNNI are never without AVX2."""
-HALVED = {"q4_1", "q5_0", "q5_1", "q8_0", "bf16"}
-HALVED_WITH, HALVED_WITHOUT = {"avx2", "f16c"}, {"avx_vnni", "avx512_vnni", "amx_int8"}
+F16_KINDS = {"q4_1", "q5_0", "q5_1", "q8_0", "bf16"}
+F16_WITH, F16_WITHOUT = {"avx2", "f16c"}, {"avx_vnni", "avx512_vnni", "amx_int8"}
 """
 What is read faster as float16, with which instructions, and with which not: VNNI and AMX multiply bytes.
 
@@ -49,17 +49,20 @@ def usable_instructions() -> frozenset[str]:
 
 
 @contextmanager
-def loadable(load: wire.Load, usable: Set[str], on_gpu: bool) -> Iterator[Loadable]:
+def loadable(
+    load: wire.Load, usable: Set[str], on_gpu: bool, report: Callable[[str], None]
+) -> Iterator[Loadable]:
     """The model's file, or a copy in memory that is there until it is loaded. Raises LoadError."""
-    halved = load.halve and usable >= HALVED_WITH and usable.isdisjoint(HALVED_WITHOUT)
-    if on_gpu or not (halved or usable & set(load.widen_with)):
+    as_f16 = load.as_f16 and usable >= F16_WITH and usable.isdisjoint(F16_WITHOUT)
+    if on_gpu or not (as_f16 or usable & set(load.widen_with)):
         yield Loadable(load.path)
         return
     from llmcli.engines.llama.widening import widened
 
     free, threads = machine.free_memory(), load.threads
-    if halved:
-        with widened(load.path, "f16", HALVED, free // 2, threads) as copy:  # half is for the KV cache
+    if as_f16:
+        report("copying the model as f16")
+        with widened(load.path, "f16", F16_KINDS, free // 3, threads) as copy:  # half is for the KV cache
             if copy is not None:
                 yield Loadable(copy, words=" (layers as f16)")
                 return

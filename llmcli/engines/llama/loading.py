@@ -60,7 +60,7 @@ def load_message(
         prefix_key=_prefix_key(model, options) if options.prefix_cache else "",
         prefix_bytes=options.prefix_cache,
         widen_with=_pays(options),
-        halve=options.only_labels and (options.texts != "one" or small),
+        as_f16=options.only_labels and (small or _together(options)),
         lanes=min(threads, MOST_LANES) if options.only_labels and small and _together(options) else 1,
         single=options.texts == "one",
     )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,13 @@ IQ4_NL_VALUES = np.array(  # kvalues_iq4nl, ggml-common.h
 ).view(np.uint8)
 LEAST_PART = 0.1  # of the file's bytes: below that there is too little to gain
 AT_A_TIME = 1 << 18  # weights: what stays in the processor's cache
+HALVED = re.compile(r"blk\.\d+\.(attn_(q|k|v|qkv|output)|ffn_(gate|up))\.weight")
+"""
+Tensors, by llama.cpp's names, whose factors are normalised, or a mean of what came of such.
+
+Not ffn_down: of the product that it multiplies, models are known that have values above 65,504, the largest
+float16 (Gemma 3, Qwen3: https://github.com/huggingface/transformers/issues/36822).
+"""
 ALIGNMENT = 32  # of what follows the last tensor: GGUF_DEFAULT_ALIGNMENT, gguf.h
 
 
@@ -102,7 +110,7 @@ _type_name = _function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
 _weights = _function("ggml_blck_size", ctypes.c_int64, ctypes.c_int)
 _block_bytes = _function("ggml_type_size", _BYTES, ctypes.c_int)
 _NUMBERS = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-_to_half = _function("ggml_cpu_fp32_to_fp16", None, *_NUMBERS)
+_to_half = _function("ggml_fp32_to_fp16_row", None, *_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -139,15 +147,14 @@ def _conversion(name: str, type: int, to: Format, kinds: Set[str]) -> _Conversio
     """
     How a tensor of a ggml_type is widened; None where it stays as it is.
 
-    Only the layers' matrices become float16: the word table is looked up and not multiplied, or multiplied
-    for few tokens, and of experts (llama.cpp calls them "exps") each has few tokens too.
+    Only matrices of HALVED become float16: what they multiply is rounded to float16 too.
     """
     kind = bytes(_type_name(type)).decode()
     if kind not in kinds:
         return None
     if to == "q8_0":
         return AS_Q8_0[kind]
-    return _as_f16(kind, type) if name.startswith("blk.") and "_exps" not in name else None
+    return _as_f16(kind, type) if HALVED.fullmatch(name) else None
 
 
 @dataclass(frozen=True)
@@ -194,7 +201,10 @@ def _copy_of(path: str, to: Format, kinds: Set[str], room: int, threads: int) ->
         metadata = _metadata(header)
     finally:
         _free(header)
-    with ExitStack() as undo, suppress(OSError, MemoryError):  # then it runs as it is
+    with (
+        ExitStack() as undo,
+        suppress(OSError, MemoryError, RuntimeError),
+    ):  # no thread either: it runs as it is
         if not tensors or max(one.end for one in tensors) > room:
             return None
         descriptor = os.memfd_create("widened", os.MFD_CLOEXEC)

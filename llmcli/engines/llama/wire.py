@@ -24,7 +24,7 @@ class Load(Struct, frozen=True, tag=True):
 
     `prefix_key` is the hashes of model and adapters: without it no prefix is kept on disk; `prefix_bytes` is
     what all of them may take there. `widen_with` are the processor's instructions for which a
-    copy as q8_0 is worth its time and memory; `halve` says that one as float16 is, on a processor that reads
+    copy as q8_0 is worth its time and memory; `as_f16` says that one as float16 is, on a processor that reads
     it faster. `single`: one text is all there is. `lanes`: so many decodes side by side share the threads.
     """
 
@@ -48,7 +48,7 @@ class Load(Struct, frozen=True, tag=True):
     prefix_key: str = ""
     prefix_bytes: int = 0
     widen_with: tuple[str, ...] = ()
-    halve: bool = False
+    as_f16: bool = False
     lanes: int = 1
     single: bool = False
 
