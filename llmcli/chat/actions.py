@@ -122,6 +122,9 @@ def attach(talk: Talk, paths: list[Path]) -> None:
     """Read files and keep them for the next message."""
     from llmcli.documents import read_document
 
+    for path in paths:
+        if path.is_fifo():  # to open it might wait for ever, and no Ctrl-C would end that
+            raise UsageError(f"{path.name} is a pipe", hint="/read reads files; llm chat -i reads a pipe")
     texts = [read_document(path, talk.doors.encoding) for path in paths]
     sizes = talk.count(texts) if texts else []
     for path, text, size in zip(paths, texts, sizes):

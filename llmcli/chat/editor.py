@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from threading import Lock
 from typing import Any
 
 from prompt_toolkit import PromptSession
@@ -19,16 +20,19 @@ from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History as LineHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
 from llmcli.chat.completion import SlashCompleter
 from llmcli.chat.history import History
+from llmcli.chat.outside import edit_outside
 from llmcli.chat.screen import NARROW
 from llmcli.chat.slash import is_command, is_known, literal
 from llmcli.chat.talk import Talk
 from llmcli.errors import LlmError
+from llmcli.output.json_text import printable
 from llmcli.output.sanitize import sanitize
 
 BLOCK = '"""'
@@ -53,7 +57,7 @@ class TypedLines(LineHistory):
     def store_string(self, string: str) -> None:
         """Keep a line; a full disk must not keep anybody from talking on."""
         with suppress(LlmError):
-            self._history.add_line(string)
+            self._history.add_line(printable(string))
 
 
 class Visible(Processor):
@@ -91,9 +95,8 @@ class Editor:
             enable_history_search=~slash,
             enable_suspend=True,
             reserve_space_for_menu=4,
-            key_bindings=_keys(),
+            key_bindings=_keys(talk.screen.complain),
             input_processors=[Visible()],
-            tempfile_suffix=".md",
             style=STYLE,
             input=input,
             output=output,
@@ -114,7 +117,7 @@ class Editor:
         """
         wide = self.session.output.get_size().columns >= NARROW
         self.session.bottom_toolbar = self._bottom_line if wide and not self.talk.screen.dumb else None
-        typed = self._type(self.session, default=default, pre_run=pre_run)
+        typed = printable(self._type(self.session, default=default, pre_run=pre_run))
         text = without_marks(typed)
         as_it_stands = text is not typed or ("\n" in text and not is_known(text))
         return literal(text) if as_it_stands else text
@@ -129,7 +132,9 @@ class Editor:
         screen.say(question)
         for key, text in options.items():
             screen.say(f"  {key}  " + text.replace("\n", "\n       "))
-        asking: PromptSession[str] = PromptSession(input=self._input, output=self._output)
+        asking: PromptSession[str] = PromptSession(
+            input=self._input, output=self._output, key_bindings=_without_mouse()
+        )
         keys = "/".join(options)
         try:
             while True:
@@ -185,10 +190,22 @@ def _in_open_block(text: str) -> bool:
     return text.lstrip().startswith(BLOCK) and text.count(BLOCK) % 2 == 1
 
 
-def _keys() -> KeyBindings:
-    """Our keys for the message; while history is searched (Ctrl-R) they mean what they always do there."""
+def _without_mouse() -> KeyBindings:
+    """A colour's escape sequence passes for a mouse's with prompt-toolkit, which then raises ValueError."""
     keys = KeyBindings()
+
+    @keys.add(Keys.Vt100MouseEvent)
+    def _(event: KeyPressEvent) -> None:
+        """Nothing: the mouse is the terminal's."""
+
+    return keys
+
+
+def _keys(complain: Callable[[str], None]) -> KeyBindings:
+    """Our keys for the message; while history is searched (Ctrl-R) they mean what they always do there."""
+    keys = _without_mouse()
     typing = has_focus(DEFAULT_BUFFER)
+    outside = Lock()  # held while an editor runs
 
     @keys.add("enter", filter=typing)
     def _(event: KeyPressEvent) -> None:
@@ -206,9 +223,14 @@ def _keys() -> KeyBindings:
         event.current_buffer.insert_text("\n")
 
     @keys.add("c-g", filter=typing)
-    def _(event: KeyPressEvent) -> None:
+    async def _(event: KeyPressEvent) -> None:
         """Write the message in $EDITOR."""
-        event.current_buffer.open_in_editor(validate_and_handle=False)
+        with outside:
+            await edit_outside(event.current_buffer, complain)
+
+    @keys.add("<sigint>", filter=Condition(outside.locked))
+    def _(event: KeyPressEvent) -> None:
+        """Nothing: that Ctrl-C was for the editor, or what it runs."""
 
     @keys.add("c-c", filter=typing)
     def _(event: KeyPressEvent) -> None:

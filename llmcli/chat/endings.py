@@ -14,6 +14,8 @@ _NOTES: dict[State, str] = {
     "degenerate": "■ the answer only repeated itself and was stopped (/regen answers anew)",
 }
 
+FULL = "■ cut: the context is full (/context shows by what, /compress and /clear make room)"
+
 _NOTHING_YET: dict[State, str] = {
     "stopped": "■ stopped before the first word (/regen asks again)",
     "length": "■ cut before the first word (/set max_tokens N allows more)",
@@ -23,14 +25,19 @@ _NOTHING_YET: dict[State, str] = {
 _NOTHING_MORE: dict[State, str] = {"stopped": _NOTES["stopped"], "degenerate": "■ the model adds nothing"}
 
 
-def note(state: State, *, wrote: bool, continued: bool) -> str:
+def note(state: State, *, wrote: bool, continued: bool, limited: bool = True) -> str:
     """
     What is said under an answer that ended so; "" for nothing.
 
-    `wrote` says that words came, `continued` that they were to go on with an answer.
+    `wrote` says that words came, `continued` that they were to go on with an answer, `limited` that a longest
+    answer was set: else only the context can have cut it.
 
     >>> note("degenerate", wrote=False, continued=True), note("done", wrote=True, continued=False)
     ('■ the model adds nothing', '')
+    >>> note("length", wrote=True, continued=False, limited=False)
+    '■ cut: the context is full (/context shows by what, /compress and /clear make room)'
     """
+    if state == "length" and not limited:
+        return FULL
     notes = _NOTES if wrote else _NOTHING_MORE if continued else _NOTHING_YET
     return notes.get(state, "")

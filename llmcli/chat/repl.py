@@ -7,9 +7,12 @@ What is typed comes from `editor`, what happens with it is in `asking` and `slas
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llmcli.chat import asking, slash
+from llmcli.chat.conversation import Conversation
+from llmcli.chat.history import LAST
 from llmcli.chat.signals import Interrupted, Leaving
 from llmcli.chat.talk import Talk
 from llmcli.errors import LlmError, UnusableAnswer
@@ -77,7 +80,18 @@ def _handle(talk: Talk, text: str) -> None:
 def _say_goodbye(talk: Talk) -> None:
     conversation = talk.conversation
     if conversation.number and not conversation.history.private and talk.screen.terminal:
-        talk.screen.whisper(f"kept as conversation {conversation.number}; llm chat -c goes on with it")
+        talk.screen.whisper(
+            f"kept as conversation {conversation.number}; {_way_back(conversation)} goes on with it"
+        )
+
+
+def _way_back(conversation: Conversation) -> str:
+    """The command that opens it again; -c where it is the last."""
+    history, name = conversation.history, conversation.name
+    with suppress(LlmError):
+        if history.find(LAST, kind="chat").id != conversation.number:
+            return f"llm chat --session {name or conversation.number}"
+    return "llm chat -c"
 
 
 def once(talk: Talk, text: str) -> int:

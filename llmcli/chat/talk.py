@@ -278,7 +278,8 @@ class Talk:
             conversation.begin_answer(seed)
         items = follow(lambda: engine.stream(prompt, sampling), self.signals)
         state, usage = self._write_down(items, view, before)
-        view.end(note(state, wrote=bool(view.text), continued=before is not None))
+        limited = sampling.max_tokens is not None
+        view.end(note(state, wrote=bool(view.text), continued=before is not None, limited=limited))
         if replaced is not None and not view.text:
             conversation.restore(replaced)
             self.screen.whisper("the answer before stays")
@@ -286,7 +287,7 @@ class Talk:
             self._give_back()
         self._tell_trouble()
         if state in ("done", "length", "degenerate"):
-            self.used = usage.prompt + usage.answer
+            self.used = min(usage.prompt + usage.answer, self.window or usage.prompt + usage.answer)
         if self._engine is not None and not self.signals.leaving:
             self.measure()
         return state

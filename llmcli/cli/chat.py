@@ -19,6 +19,7 @@ from llmcli.cli.environment import Environment, to_bytes
 from llmcli.cli.inputs import STDIN
 from llmcli.cli.options import ModelOptions, SamplingOptions, takes
 from llmcli.errors import CannotCreate, InputOutputError, PermissionRefused, UsageError
+from llmcli.output.json_text import printable
 from llmcli.paths import absolute
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def chat(
 ) -> None:
     """Talk with a model. Every conversation is kept (llm history), unless --private."""
     asked = Asked(
-        message, once, interactive, tuple(file or ()), resume, session, private, system, plain,
+        printable(message), once, interactive, tuple(file or ()), resume, session, private,
+        system and printable(system), plain,
         show_thinking, not no_thinking, encoding,
     )  # fmt: skip
     env = environment(ctx)

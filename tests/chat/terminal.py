@@ -63,7 +63,7 @@ class Terminal:
 
     def type(self, keys: str) -> None:
         """Press these keys; `\\r` is Enter."""
-        self._send(keys.encode())
+        self._send(keys.encode("utf-8", "surrogateescape"))
 
     def pump(self, seconds: float = 0.05) -> bool:
         """Take what it writes for so long; False when it has ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -229,3 +230,58 @@ def test_the_last_conversation_is_taken_up_again(terminal, call, script, asked):
     chat.type("\x04")
     chat.until("kept as conversation 1; llm chat -c goes on")
     assert [m["content"] for m in asked()[-1]["messages"]] == ["one", "You said one", "two"]
+
+
+def test_a_byte_that_is_no_character_and_a_pasted_colour_end_nothing(terminal, script):
+    chat = terminal("chat", "-m", script(default="You said: {last}"))
+    chat.ready()
+    chat.type("\x1b[31m")
+    chat.type("\x1b[200~caf\udce9 au lait\x1b[201~\r")
+    chat.until("You said: caf\ufffd au lait")
+    chat.ready()
+    chat.type("more\r")
+    chat.until("You said: more")
+
+
+@pytest.mark.parametrize(
+    ("program", "shown"),
+    [
+        ("open(sys.argv[1], 'wb').write(b'caf\\xe9')", "> caf\ufffd"),
+        ("os.unlink(sys.argv[1])", "the editor's text cannot be had"),
+        ("os.kill(os.getppid(), 2); time.sleep(0.5); open(sys.argv[1], 'w').write('kept')", "> kept"),
+    ],
+)
+def test_whatever_an_editor_does_the_chat_goes_on(terminal, script, tmp_path, program, shown):
+    editor = tmp_path / "editor"
+    editor.write_text(f"#!{sys.executable}\nimport os, sys, time\n{program}\n")
+    editor.chmod(0o755)
+    chat = terminal("chat", "-m", script(default="ok"), env={"EDITOR": str(editor), "VISUAL": ""})
+    chat.ready()
+    chat.type("text\x07")
+    chat.until(re.escape(shown))
+    chat.type(" and on\r")
+    chat.until("ok")
+
+
+def test_a_pipe_is_not_waited_for(terminal, script, work):
+    os.mkfifo(work / "fifo")
+    chat = terminal("chat", "-m", script(default="ok"))
+    chat.ready()
+    chat.type("/read fifo\r")
+    chat.until("fifo is a pipe")
+    chat.type("hello\r")
+    chat.until("ok")
+
+
+def test_the_goodbye_names_the_way_back_to_this_conversation(terminal, script):
+    model = script(default="ok")
+    for name in ("old", "new"):
+        with terminal("chat", "-m", model, "--session", name) as chat:
+            chat.ready()
+            chat.type("hello\r")
+            chat.until("ok")
+            chat.ready()
+            chat.type("/load old\r" if name == "new" else "/stats\r")
+            chat.ready()
+            chat.type("\x04")
+            chat.until("llm chat --session old goes on" if name == "new" else "llm chat -c goes on")
