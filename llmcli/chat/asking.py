@@ -114,6 +114,9 @@ def _make_some_room(talk: Talk, message: str | None, needed: int) -> bool:
     if dropped:
         names = "\n".join(f"“{turn.asked}”" for turn in dropped)
         options = {"d": f"drop {in_words(len(dropped), 'the oldest ')}:\n{names}", **options}
+    if not options:
+        remedy = "it has no longer one: use less text, /clear, or /model for another"
+        raise InputTooLong(what, hint=remedy, tokens=needed, context=talk.window)
     choice = talk.choose(what, options)
     if choice == "c":
         return compress(talk)

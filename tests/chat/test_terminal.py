@@ -285,3 +285,14 @@ def test_the_goodbye_names_the_way_back_to_this_conversation(terminal, script):
             chat.ready()
             chat.type("\x04")
             chat.until("llm chat --session old goes on" if name == "new" else "llm chat -c goes on")
+
+
+def test_where_nothing_can_make_room_the_remedies_are_named(terminal, work):
+    (work / "long.txt").write_text("apple " * 1100)
+    chat = terminal("chat")
+    chat.ready()
+    chat.type("/read long.txt\r")
+    chat.until("long.txt +1,1")
+    chat.ready()
+    chat.type("hi\r")
+    chat.until(r"\(it\s+has\s+no\s+longer\s+one:")
