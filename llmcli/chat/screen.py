@@ -7,6 +7,7 @@ that comes from a model, a file or the history passes `sanitize` here.
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -118,12 +119,27 @@ class Screen:
         return f"{_DIM}{text}{_OFF}" if self._colour and text else text
 
     def table(self, rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> None:
-        """Rows of short texts in columns; the last column is cut to the screen, not wrapped."""
+        """Rows of short texts in columns; the last is cut to the screen, on a narrow one it goes below."""
         lines = [list(row) for row in rows]
-        if lines:
+        if lines and self.width < NARROW:
+            self._stacked(lines)
+        elif lines:
             self.end_line()
             for line in table(lines[0], lines[1:], terminal=True, width=self.width, right=right):
                 self.put(line + "\n")
+
+    def _stacked(self, rows: Sequence[Sequence[str]]) -> None:
+        """A row on one line where it fits, else its last text below the others."""
+        self.end_line()
+        for row in rows:
+            *before, last = map(self.clean, row)
+            first = "  ".join(filter(None, before))
+            if cells(f"{first}  {last}") <= self.width:
+                self.put(f"{first}  {last}\n")
+                continue
+            self.put(f"{first}\n")
+            for line in textwrap.wrap(last, self.width - 2):
+                self.put(f"  {line}\n")
 
     # ── the preview line ─────────────────────────────────────────────────────────────────────────
 

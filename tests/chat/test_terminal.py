@@ -296,3 +296,10 @@ def test_where_nothing_can_make_room_the_remedies_are_named(terminal, work):
     chat.ready()
     chat.type("hi\r")
     chat.until(r"\(it\s+has\s+no\s+longer\s+one:")
+
+
+def test_a_narrow_window_shows_the_help_of_a_command_whole(terminal):
+    chat = terminal("chat", columns=20)
+    chat.ready()
+    chat.type("/help\r")
+    chat.until(r"\n  Word every message\n  by a template\.\n/")
