@@ -8,7 +8,6 @@ line. Knows nothing of files and names; that is `reading`.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable
 from typing import Any, get_args
@@ -21,7 +20,7 @@ from llmcli.registry import nearest
 from llmcli.strict_yaml import line_of, text_line, value_of
 from llmcli.templates.language import faults, variables_of
 from llmcli.templates.nouns import Example, Mode, Param, ParamType, Problem
-from llmcli.templates.values import SAMPLING, sampling_problem, typed
+from llmcli.templates.values import SAMPLING, is_number, sampling_problem, typed
 
 # Options that every text command has (design, section 3): a parameter of that name could not be given.
 GLOBAL_OPTIONS = frozenset(
@@ -193,7 +192,7 @@ def _least(reading: Reading, what: str, kind: str, node: yaml.Node) -> float | N
     value = value_of(node)
     if kind not in ("int", "float"):
         reading.note(node, f"{what}: min is for a number, and its type is {kind}")
-    elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    elif not is_number(value):
         reading.note(node, f"{what}: min is a number, not {value!r}")
     else:
         return value

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -42,7 +42,7 @@ def label_set(template: Template, values: Mapping[str, Any]) -> tuple[str, ...]:
     """
     given = template.labels if template.labels_param is None else values[template.labels_param]
     labels = tuple(label.strip() for label in given or ())
-    twice = next((label for label in labels if labels.count(label) > 1), None)
+    twice = _twice(labels)
     option = f"--{template.labels_param or 'labels'}"
     if twice is not None:
         raise UsageError(f"the label {twice!r} is given twice", hint=f"each label of {option} once")
@@ -62,7 +62,7 @@ def schema_for(template: Template, values: Mapping[str, Any]) -> dict[str, Any] 
     option = f"--{template.schema_param}"
     if not fields:
         raise UsageError(f"{template.name} needs a field", hint=f"for example {option} name,date")
-    twice = next((field for field in fields if fields.count(field) > 1), None)
+    twice = _twice(fields)
     if twice is not None:
         raise UsageError(f"the field {twice!r} is given twice", hint=f"each field of {option} once")
     return {
@@ -71,6 +71,11 @@ def schema_for(template: Template, values: Mapping[str, Any]) -> dict[str, Any] 
         "required": fields,
         "additionalProperties": False,
     }
+
+
+def _twice(items: Sequence[str]) -> str | None:
+    """The first that comes again."""
+    return next((item for item in items if items.count(item) > 1), None)
 
 
 def sampling_for(template: Template, values: Mapping[str, Any], options: Mapping[str, Any]) -> Sampling:
@@ -93,10 +98,10 @@ def sampling_for(template: Template, values: Mapping[str, Any], options: Mapping
 
 # What a field of Sampling may be: the words for it, and the test. Bounds are llama.cpp's own meaning of each.
 SAMPLING: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "temperature": ("is a number from 0", lambda v: _number(v) and v >= 0),
+    "temperature": ("is a number from 0", lambda v: is_number(v) and v >= 0),
     "top_k": ("is a whole number from 0 to 2147483647", lambda v: _whole(v) and 0 <= v < 2**31),
-    "top_p": ("is a number above 0, at most 1", lambda v: _number(v) and 0 < v <= 1),
-    "min_p": ("is a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1),
+    "top_p": ("is a number above 0, at most 1", lambda v: is_number(v) and 0 < v <= 1),
+    "min_p": ("is a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1),
     "max_tokens": (
         "is a whole number from 1 to 2147483647",
         lambda v: v is None or (_whole(v) and 1 <= v < 2**31),
@@ -174,7 +179,8 @@ def _named(param: Param, value: Any) -> Any:
     return value.strip()
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a finite number, of a YAML file or a command line."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

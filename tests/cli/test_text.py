@@ -434,8 +434,8 @@ def test_verbose_says_what_runs_where(llm):
     said = llm("sentiment", "-v", "--threads", "1", "--parallel", "3", "--text", "I love it.")
 
     assert said.stdout == "positive\n"
-    runs = r"llm: note: starter: \S+ .*Q8_0.*, 1 thread, a context of 1,024 tokens, up to 3 texts at once\n"
-    assert re.match(runs, said.stderr)
+    model = r"llm: note: starter: \S+ .*Q8_0( \(layers as f16\))?, .+, 1 thread"
+    assert re.match(model + r", a context of 1,024 tokens, up to 3 texts at once\n", said.stderr)
 
 
 UNFIT = "llm: note: starter is not made for {}: expect guesses; `llm models list` shows larger models\n"

@@ -54,7 +54,8 @@ def loadable(
 ) -> Iterator[Loadable]:
     """The model's file, or a copy in memory that is there until it is loaded. Raises LoadError."""
     as_f16 = load.as_f16 and usable >= F16_WITH and usable.isdisjoint(F16_WITHOUT)
-    if on_gpu or not (as_f16 or usable & set(load.widen_with)):
+    as_q8_0 = bool(usable & set(load.widen_with))
+    if on_gpu or not (as_f16 or as_q8_0):
         yield Loadable(load.path)
         return
     from llmcli.engines.llama.widening import widened
@@ -66,7 +67,7 @@ def loadable(
             if copy is not None:
                 yield Loadable(copy, words=" (layers as f16)")
                 return
-    if usable & set(load.widen_with):
+    if as_q8_0:
         kinds = WIDENED_WITH_AMX if "amx_int8" in usable else WIDENED
         # llama.cpp copies q8_0 once more, into a layout of its own.
         with widened(load.path, "q8_0", kinds, free // 4, threads) as copy:
