@@ -25,17 +25,17 @@ from prompt_toolkit.layout.processors import Processor, Transformation, Transfor
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
+from llmcli.chat.choice import choose
 from llmcli.chat.completion import SlashCompleter
 from llmcli.chat.history import History
 from llmcli.chat.outside import edit_outside
 from llmcli.chat.screen import NARROW
-from llmcli.chat.slash import is_command, is_known, literal
+from llmcli.chat.slash import is_command
 from llmcli.chat.talk import Talk
+from llmcli.chat.typed import in_open_block, message
 from llmcli.errors import LlmError
 from llmcli.output.json_text import printable
 from llmcli.output.sanitize import sanitize
-
-BLOCK = '"""'
 
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "prompt": "bold"})
 
@@ -108,44 +108,29 @@ class Editor:
         """Edit as emacs does, or vi."""
         self.session.editing_mode = EditingMode.VI if keys == "vi" else EditingMode.EMACS
 
-    def read(self, default: str = "", pre_run: Callable[[], None] | None = None) -> str:
+    def read(self, default: str = "") -> str:
         """
-        The next message, without the marks of a block; a slash that begins a block, or several lines that
-        are no command, is doubled, as in a line that is a message.
+        The next message; `default` stands in the line already.
 
-        Raises KeyboardInterrupt for Ctrl-C at an empty prompt, EOFError for Ctrl-D.
+        Raises KeyboardInterrupt for Ctrl-C at an empty prompt, EOFError for Ctrl-D, Leaving where the
+        program shall end.
         """
         wide = self.session.output.get_size().columns >= NARROW
-        self.session.bottom_toolbar = self._bottom_line if wide and not self.talk.screen.dumb else None
-        typed = printable(self._type(self.session, default=default, pre_run=pre_run))
-        text = without_marks(typed)
-        as_it_stands = text is not typed or ("\n" in text and not is_known(text))
-        return literal(text) if as_it_stands else text
-
-    def _type(self, session: PromptSession[str], **settings: Any) -> str:
-        """Let the user type a line; every key of the chat comes through here."""
-        return session.prompt(**settings)
+        self.session.bottom_toolbar = self._bottom_line if wide else None
+        return message(self._type(self.session, default=default))
 
     def choose(self, question: str, options: dict[str, str]) -> str:
         """One of the keys; empty for going back."""
-        screen = self.talk.screen
-        screen.say(question)
-        for key, text in options.items():
-            screen.say(f"  {key}  " + text.replace("\n", "\n       "))
         asking: PromptSession[str] = PromptSession(
             input=self._input, output=self._output, key_bindings=_without_mouse()
         )
-        keys = "/".join(options)
-        try:
-            while True:
-                question = f"{keys}, or Enter to go back: "
-                with self.talk.signals.at_prompt(asking.app):
-                    answer = self._type(asking, message=question, pre_run=self.talk.signals.check_prompt)
-                answer = answer.strip().lower()
-                if answer in options or not answer:
-                    return answer
-        except (KeyboardInterrupt, EOFError):
-            return ""
+        return choose(self.talk.screen, question, options, lambda prompt: self._type(asking, message=prompt))
+
+    def _type(self, session: PromptSession[str], **settings: Any) -> str:
+        """Let the user type a line; every key of the chat comes through here."""
+        signals = self.talk.signals
+        with signals.at_prompt(session.app):
+            return session.prompt(pre_run=signals.check_prompt, **settings)
 
     def _bottom_line(self) -> str:
         return bottom_line(self.talk, self.session.output.get_size().columns)
@@ -168,26 +153,9 @@ def bottom_line(talk: Talk, width: int) -> str:
     return " " + " · ".join(parts)
 
 
-def without_marks(text: str) -> str:
-    '''
-    A block's text without the marks around it.
-
-    >>> without_marks('"""\\none\\ntwo\\n"""')
-    'one\\ntwo'
-    '''
-    stripped = text.strip()
-    inside = stripped[len(BLOCK) : -len(BLOCK)]
-    marked = stripped.startswith(BLOCK) and stripped.endswith(BLOCK) and len(stripped) >= 2 * len(BLOCK)
-    return inside.strip("\n") if marked and BLOCK not in inside else text
-
-
 def _continuation(width: int, line: int, wraps: int) -> StyleAndTextTuples:
     """A dot before each further line that was typed; nothing where the terminal only ran out of columns."""
     return [("class:prompt", " " * width if wraps else ". ".ljust(width))]
-
-
-def _in_open_block(text: str) -> bool:
-    return text.lstrip().startswith(BLOCK) and text.count(BLOCK) % 2 == 1
 
 
 def _without_mouse() -> KeyBindings:
@@ -211,7 +179,7 @@ def _keys(complain: Callable[[str], None]) -> KeyBindings:
     def _(event: KeyPressEvent) -> None:
         """Send, or begin a new line inside an open block."""
         buffer = event.current_buffer
-        if _in_open_block(buffer.text):
+        if in_open_block(buffer.text):
             buffer.insert_text("\n")
         else:
             buffer.validate_and_handle()

@@ -1,7 +1,7 @@
 """
 Read, ask, show, again: the loop of `llm chat`, and the single question of `--once`.
 
-What is typed comes from `editor`, what happens with it is in `asking` and `slash`.
+What is typed comes from `editor` or `line_reader`, what happens with it is in `asking` and `slash`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from llmcli.messages import DEGENERATE
 
 if TYPE_CHECKING:
     from llmcli.chat.editor import Editor
+    from llmcli.chat.line_reader import LineReader
 
 HINT = "Ctrl-D or /exit leaves; Ctrl-C stops an answer"
 
 
-def run(talk: Talk, editor: Editor, first: str = "") -> int:
+def run(talk: Talk, editor: Editor | LineReader, first: str = "") -> int:
     """Talk until the user leaves; gives the exit code. `first` is asked before anything is typed."""
     talk.choose = editor.choose
     talk.set_keys = editor.set_keys
@@ -44,19 +45,21 @@ def run(talk: Talk, editor: Editor, first: str = "") -> int:
     return talk.signals.leaving
 
 
-def _turn(talk: Talk, editor: Editor) -> None:
+def _turn(talk: Talk, editor: Editor | LineReader) -> None:
     """One prompt and what follows from it."""
     default, talk.next_text = talk.next_text, ""
     talk.screen.end_line()
     talk.read_ahead()
     try:
-        with talk.signals.at_prompt(editor.session.app):
-            text = editor.read(default, talk.signals.check_prompt)
+        text = editor.read(default)
     except KeyboardInterrupt:
         talk.screen.whisper(HINT)
         return
     except EOFError:
         talk.done = True
+        return
+    except LlmError as error:
+        talk.screen.complain(f"error: {error}")
         return
     _handle(talk, text)
     talk.screen.gap()

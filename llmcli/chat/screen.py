@@ -108,6 +108,10 @@ class Screen:
         if not self._at_line_start:
             self.put("\n")
 
+    def begin_line(self) -> None:
+        """The terminal itself went to the next line: Enter was pressed."""
+        self._at_line_start = True
+
     def gap(self) -> None:
         """An empty line between turns."""
         self.end_line()

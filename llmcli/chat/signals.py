@@ -45,13 +45,11 @@ class Signals:
     """
     The handlers of INT, TERM, HUP, TSTP and CONT for as long as the block lasts.
 
-    `terminal` is the descriptor that is typed at, or None (then no modes are touched); a `dumb` one
-    knows no escape sequences.
+    `terminal` is the descriptor that is typed at, or None: then no modes are touched.
     """
 
-    def __init__(self, terminal: int | None = None, dumb: bool = False) -> None:
+    def __init__(self, terminal: int | None = None) -> None:
         self.terminal = terminal
-        self.dumb = dumb
         self.leaving = 0
         self.interrupted = False
         self._listener: SimpleQueue[Any] | None = None
@@ -103,6 +101,20 @@ class Signals:
         """End a prompt that has just begun, if the request to end came while it was being set up."""
         if self.leaving:
             self._end_prompt()
+
+    @contextmanager
+    def waking(self) -> Iterator[int]:
+        """A descriptor that can be read as soon as a signal came, for who waits on others too (`select`)."""
+        woken, written = os.pipe()
+        os.set_blocking(written, False)
+        before = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+        self.interrupted = False
+        try:
+            yield woken
+        finally:
+            signal.set_wakeup_fd(before)
+            os.close(woken)
+            os.close(written)
 
     # ── handlers ─────────────────────────────────────────────────────────────────────────────────
 
@@ -171,7 +183,7 @@ class Signals:
         self._write(RESTORE)
 
     def _write(self, sequences: str) -> None:
-        if self.terminal is not None and not self.dumb:
+        if self.terminal is not None:
             with suppress(OSError):
                 os.write(self.terminal, sequences.encode())
 

@@ -40,7 +40,7 @@ def show_help(talk: Talk, rest: str) -> None:
     """All commands, or one."""
     if not rest:
         talk.screen.table((command.usage, command.help) for command in COMMANDS)
-        talk.screen.say(KEYS)
+        talk.screen.say(FEW_KEYS if talk.screen.dumb else KEYS)
         return
     command = find(rest if rest.startswith("/") else "/" + rest)
     talk.screen.say(f"{command.usage}\n  {command.help}")
@@ -55,6 +55,11 @@ Enter sends. Alt-Enter or Ctrl-J begins a new line; a pasted one never sends;
 after an opening \"\"\" Enter begins a line, until a closing \"\"\".
 Up recalls lines that begin the same, Ctrl-R searches them, Tab completes,
 Ctrl-G opens $EDITOR. Ctrl-C stops an answer and keeps its part, Ctrl-D leaves.
+// sends a line that begins with a slash."""
+
+FEW_KEYS = """
+Enter sends; after an opening \"\"\" it begins a line, until a closing \"\"\".
+Ctrl-C stops an answer and keeps its part, Ctrl-D leaves.
 // sends a line that begins with a slash."""
 
 COMMANDS = (

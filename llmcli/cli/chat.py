@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llmcli.chat.conversation import Conversation
     from llmcli.chat.editor import Editor
     from llmcli.chat.history import History, Record
+    from llmcli.chat.line_reader import LineReader
     from llmcli.chat.screen import Screen
     from llmcli.chat.talk import Doors, Talk
     from llmcli.engines.base import Engine
@@ -181,7 +182,7 @@ def _talk(
         doors = _doors(asked, model, env, kept)
         conversation = _conversation(asked, history, record, reference, template)
         screen = _screen(asked, env, settings.theme != "none")
-        signals = stack.enter_context(Signals(terminal, screen.dumb))
+        signals = stack.enter_context(Signals(None if screen.dumb else terminal))
         talk = Talk(
             doors, conversation, screen, signals, reference, _sampling(sampling, template),
             chosen=template.sampling.keys() | sampling.given().keys(), context=model.context,
@@ -364,18 +365,20 @@ def _converse(asked: Asked, talk: Talk, env: Environment, terminal: int) -> int:
 
 
 @contextmanager
-def _editor(talk: Talk, env: Environment, terminal: int) -> Iterator[Editor]:
-    """The line editor at this terminal; a dumb one gets neither colours nor movements."""
-    from prompt_toolkit.application import create_app_session
+def _editor(talk: Talk, env: Environment, terminal: int) -> Iterator[Editor | LineReader]:
+    """The line editor at this terminal; a dumb one is left to edit its lines itself."""
+    if talk.screen.dumb:
+        from llmcli.chat.line_reader import LineReader
+
+        yield LineReader(talk, terminal)
+        return
+
     from prompt_toolkit.input.vt100 import Vt100Input
-    from prompt_toolkit.output.plain_text import PlainTextOutput
     from prompt_toolkit.output.vt100 import Vt100_Output
 
     from llmcli.chat.editor import Editor
 
-    dumb, keys = talk.screen.dumb, config.load(env.environ).editing_mode
-    with os.fdopen(os.dup(terminal), encoding="utf-8") as typed, ExitStack() as stack:
-        if dumb:
-            stack.enter_context(create_app_session(output=PlainTextOutput(sys.stdout)))
-        output = None if dumb else Vt100_Output.from_pty(sys.stdout, term=env.environ.get("TERM"))
+    keys = config.load(env.environ).editing_mode
+    with os.fdopen(os.dup(terminal), encoding="utf-8") as typed:
+        output = Vt100_Output.from_pty(sys.stdout, term=env.environ.get("TERM"))
         yield Editor(talk, keys, Vt100Input(typed), output)

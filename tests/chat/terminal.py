@@ -27,6 +27,16 @@ class _Screen(pyte.HistoryScreen):
         self._answer(data.encode())
 
 
+def _modes_at_first() -> list[Any]:
+    """A new pseudo-terminal's modes. Those of the child's own may have been changed by it already."""
+    ends = os.openpty()
+    try:
+        return termios.tcgetattr(ends[1])
+    finally:
+        for end in ends:
+            os.close(end)
+
+
 class Terminal:
     """
     One run of a command in a pseudo-terminal of its own.
@@ -44,7 +54,7 @@ class Terminal:
         )
         self.child.delaybeforesend = None
         self.child.ptyproc.delayafterclose = 0
-        self.before = self.modes()
+        self.before = _modes_at_first()
         self.raw = b""
         self._screen = _Screen(columns, rows, self._send)
         self._stream = pyte.ByteStream(self._screen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 
 import pytest
@@ -176,6 +177,69 @@ def test_a_dumb_terminal_gets_no_escape_sequence(terminal, script):
 
     assert chat.ended() == 0
     assert b"\x1b" not in chat.raw
+
+
+def test_a_dumb_terminal_sends_what_it_shows(terminal, script, asked, kept):
+    chat = terminal("chat", "-m", script(default="You said {last}", log="asked.jsonl"), term="dumb")
+    chat.ready()
+    chat.type("helo\x7flo there\r")
+    chat.until("You said hello there")
+    chat.ready()
+    chat.type('"""\r')
+    chat.until(r"(?m)^\.$")
+    chat.type("one\r")
+    chat.until(r"(?m)^\. one\n\.$")
+    chat.type('two"""\r')
+    chat.until("You said one\ntwo")
+    chat.ready()
+    chat.type("thrown away\x15kept\r")
+    chat.until("You said kept")
+    chat.ready()
+    chat.type("/set keys vi\r")
+    chat.until("the terminal's own")
+    chat.ready()
+    chat.type("x" * 5000 + "\r")
+    chat.until("nothing is sent")
+    chat.ready()
+    chat.type("not this\x03")
+    chat.until("Ctrl-D or /exit leaves")
+    chat.type("\x04")
+
+    assert chat.ended() == 0
+    assert chat.is_restored()
+    said = [message["content"] for message in asked()[-1]["messages"][::2]]
+    assert said == ["hello there", "one\ntwo", "kept"]
+    (messages,) = kept()
+    assert [message.content for message in messages[::2]] == said
+
+
+def test_a_message_that_waits_at_a_dumb_terminal_is_sent_by_enter(terminal, script, asked):
+    chat = terminal("chat", "-m", script(default="You said {last}", log="asked.jsonl"), term="dumb")
+    chat.ready()
+    chat.type("first\r")
+    chat.until("You said first")
+    chat.type("/edit\r")
+    chat.until("Enter sends this")
+    chat.type("/stats\r")
+    chat.until("Enter sends this", times=2)
+    chat.type("\r")
+    chat.until("You said first", times=2)
+
+    assert [message["content"] for message in asked()[-1]["messages"]] == ["first"]
+
+
+def test_a_dumb_terminal_is_left_by_a_signal_and_stops_and_goes_on(terminal, script):
+    chat = terminal("chat", "-m", script(default="You said {last}"), term="dumb")
+    chat.ready()
+    os.kill(chat.child.pid, signal.SIGSTOP)
+    os.kill(chat.child.pid, signal.SIGCONT)
+    chat.until(r"(?m)^>$", times=2)
+    chat.type("still here\r")
+    chat.until("You said still here")
+    chat.ready()
+    os.kill(chat.child.pid, signal.SIGTERM)
+
+    assert chat.ended() == 143
 
 
 @pytest.mark.parametrize("option", [(), pytest.param(("--plain",), marks=pytest.mark.slow)])

@@ -1,0 +1,94 @@
+"""
+The line that is typed at a terminal that knows no escape sequence: TERM=dumb, an editor's shell window.
+
+Such a terminal echoes and edits its line itself, so what it shows is what is sent. There is no
+completion and no bottom line, and its modes are left as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from contextlib import suppress
+
+from llmcli.chat.choice import choose
+from llmcli.chat.signals import Leaving
+from llmcli.chat.slash import is_command
+from llmcli.chat.talk import Talk
+from llmcli.chat.typed import in_open_block, message
+from llmcli.errors import LlmError, UsageError
+from llmcli.output.json_text import printable
+
+PROMPT, CONTINUATION = "> ", ". "
+
+LONGEST = 4095
+"""Bytes that the kernel keeps of a line, beside its end; it throws away what goes beyond (termios(3))."""
+
+
+class LineReader:
+    """Reads messages, one after the other, from the descriptor of a terminal."""
+
+    def __init__(self, talk: Talk, terminal: int) -> None:
+        self.talk = talk
+        self._terminal = terminal
+        self._read = b""  # what came beyond the line that was asked for
+
+    def set_keys(self, keys: str) -> None:
+        """Raises UsageError: there are none of ours."""
+        raise UsageError("the keys are the terminal's own (TERM=dumb)")
+
+    def read(self, default: str = "") -> str:
+        """
+        The next message. One that waits (`default`) is sent by Enter, and dropped for any other message.
+
+        Raises KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D, Leaving where the program shall end,
+        UsageError for a line that was cut.
+        """
+        if default:
+            self.talk.screen.say(default)
+            self.talk.screen.whisper("Enter sends this; another message takes its place")
+        line = self._line(PROMPT)
+        while in_open_block(line):
+            line += "\n" + self._line(CONTINUATION)
+        if default and not line.strip():
+            return default
+        if default and is_command(line):
+            self.talk.next_text = default  # a command may make room for it
+        if line.strip():
+            with suppress(LlmError):  # a full disk must not keep anybody from talking on
+                self.talk.conversation.history.add_line(printable(line))
+        return message(line)
+
+    def choose(self, question: str, options: dict[str, str]) -> str:
+        """One of the keys; empty for going back."""
+        return choose(self.talk.screen, question, options, self._line)
+
+    def _line(self, prompt: str) -> str:
+        """One line, without its end."""
+        signals, screen = self.talk.signals, self.talk.screen
+        with signals.waking() as woken:
+            screen.put(prompt)
+            while b"\n" not in self._read:
+                ready, _, _ = select.select([self._terminal, woken], [], [])
+                if signals.leaving:
+                    raise Leaving(signals.leaving)
+                if signals.interrupted:
+                    self._read = b""
+                    raise KeyboardInterrupt
+                if woken in ready:  # back from Ctrl-Z: the line was thrown away with it
+                    os.read(woken, 4096)
+                    screen.put("\n" + prompt)
+                    continue
+                part = os.read(self._terminal, 65536)
+                if not part and not self._read:
+                    screen.put("\n")
+                    raise EOFError
+                self._read += part
+        line, _, self._read = self._read.partition(b"\n")
+        screen.begin_line()
+        if len(line) >= LONGEST:
+            raise UsageError(
+                f"nothing is sent: of a line this terminal gives its first {LONGEST:,} bytes only",
+                hint='in lines, after an opening """; or /read FILE',
+            )
+        return line.decode("utf-8", "replace")
