@@ -1,5 +1,5 @@
 """
-The line that is typed: prompt-toolkit with our keys, completion, history and bottom line.
+The line that is typed: prompt-toolkit with our `keys`, completion, history and bottom line.
 
 Gives the text of a message, nothing else. Input and output of the terminal are injected,
 so a test types into a pipe.
@@ -7,20 +7,17 @@ so a test types into a pipe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from threading import Lock
 from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application.current import get_app
-from prompt_toolkit.enums import DEFAULT_BUFFER, EditingMode
-from prompt_toolkit.filters import Condition, has_focus
+from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History as LineHistory
 from prompt_toolkit.input import Input
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
@@ -28,11 +25,11 @@ from prompt_toolkit.styles import Style
 from llmcli.chat.choice import choose
 from llmcli.chat.completion import SlashCompleter
 from llmcli.chat.history import History
-from llmcli.chat.outside import edit_outside
+from llmcli.chat.keys import bindings, without_mouse
 from llmcli.chat.screen import NARROW
 from llmcli.chat.slash import is_command
 from llmcli.chat.talk import Talk
-from llmcli.chat.typed import in_open_block, message
+from llmcli.chat.typed import message
 from llmcli.errors import LlmError
 from llmcli.output.json_text import printable
 from llmcli.output.sanitize import sanitize
@@ -95,7 +92,7 @@ class Editor:
             enable_history_search=~slash,
             enable_suspend=True,
             reserve_space_for_menu=4,
-            key_bindings=_keys(talk.screen.complain),
+            key_bindings=bindings(talk.screen.complain),
             input_processors=[Visible()],
             style=STYLE,
             input=input,
@@ -122,7 +119,7 @@ class Editor:
     def choose(self, question: str, options: dict[str, str]) -> str:
         """One of the keys; empty for going back."""
         asking: PromptSession[str] = PromptSession(
-            input=self._input, output=self._output, key_bindings=_without_mouse()
+            input=self._input, output=self._output, key_bindings=without_mouse()
         )
         return choose(self.talk.screen, question, options, lambda prompt: self._type(asking, message=prompt))
 
@@ -156,58 +153,3 @@ def bottom_line(talk: Talk, width: int) -> str:
 def _continuation(width: int, line: int, wraps: int) -> StyleAndTextTuples:
     """A dot before each further line that was typed; nothing where the terminal only ran out of columns."""
     return [("class:prompt", " " * width if wraps else ". ".ljust(width))]
-
-
-def _without_mouse() -> KeyBindings:
-    """A colour's escape sequence passes for a mouse's with prompt-toolkit, which then raises ValueError."""
-    keys = KeyBindings()
-
-    @keys.add(Keys.Vt100MouseEvent)
-    def _(event: KeyPressEvent) -> None:
-        """Nothing: the mouse is the terminal's."""
-
-    return keys
-
-
-def _keys(complain: Callable[[str], None]) -> KeyBindings:
-    """Our keys for the message; while history is searched (Ctrl-R) they mean what they always do there."""
-    keys = _without_mouse()
-    typing = has_focus(DEFAULT_BUFFER)
-    outside = Lock()  # held while an editor runs
-
-    @keys.add("enter", filter=typing)
-    def _(event: KeyPressEvent) -> None:
-        """Send, or begin a new line inside an open block."""
-        buffer = event.current_buffer
-        if in_open_block(buffer.text):
-            buffer.insert_text("\n")
-        else:
-            buffer.validate_and_handle()
-
-    @keys.add("escape", "enter", filter=typing)
-    @keys.add("c-j", filter=typing)
-    def _(event: KeyPressEvent) -> None:
-        """Begin a new line."""
-        event.current_buffer.insert_text("\n")
-
-    @keys.add("c-g", filter=typing)
-    async def _(event: KeyPressEvent) -> None:
-        """Write the message in $EDITOR."""
-        with outside:
-            await edit_outside(event.current_buffer, complain)
-
-    @keys.add("<sigint>", filter=Condition(outside.locked))
-    def _(event: KeyPressEvent) -> None:
-        """Nothing: that Ctrl-C was for the editor, or what it runs."""
-
-    @keys.add("c-c", filter=typing)
-    def _(event: KeyPressEvent) -> None:
-        """Put the line away, where the arrow key finds it; at an empty prompt, tell the loop."""
-        buffer = event.current_buffer
-        if buffer.text:
-            buffer.append_to_history()
-            buffer.reset()
-        else:
-            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
-
-    return keys

@@ -348,6 +348,29 @@ def test_a_command_may_have_several_lines(typist):
     assert chat.talk.conversation.system == "Be brief.\nBe kind."
 
 
+FAMILY, FLAG = "👨\u200d👩\u200d👧", "🇩🇪"
+
+
+@pytest.mark.parametrize("keys", ["emacs", "vi"])
+@pytest.mark.parametrize(
+    ("line", "typed"),
+    [
+        (f"go {FAMILY}<BS>", "go "),
+        (f"{FAMILY}{FLAG}<Left><BS>", FLAG),
+        (f"{FLAG}👍🏽<Left><Left><Del>", "👍🏽"),
+        (f"{FLAG}x<Left><Left>a<Right>b", f"a{FLAG}bx"),
+        ("cafe\u0301<BS>e", "cafe"),
+        ("漢字<BS>", "漢"),
+        ("\u0928\u093f<BS>", "\u0928"),
+        ("\u05e9\u05dc\u05d5\u05dd<BS>", "\u05e9\u05dc\u05d5"),
+        ("<BS><Del><Left><Right>end", "end"),
+        ("one<C-j>two<Left><Left><Left><Left>x", "one\nxtwo"),
+    ],
+)
+def test_keys_take_what_a_person_sees_as_one_character(typist, keys, line, typed):
+    assert typist.chat(line, keys=keys, default="ok").typed == [typed]
+
+
 def test_vi_keys_edit_as_vi_does(typist):
     chat = typist.chat("abc\x1b0x", keys="vi", default="{last}")
 

@@ -35,7 +35,8 @@ from llmcli.messages import Sampling
 KEYS = {
     "<C-c>": "\x03", "<C-d>": "\x04", "<C-g>": "\x07", "<C-j>": "\n", "<C-r>": "\x12", "<C-a>": "\x01",
     "<M-Enter>": "\x1b\r", "<Enter>": "\r", "<Tab>": "\t", "<Up>": "\x1b[A", "<Down>": "\x1b[B",
-    "<Left>": "\x1b[D", "<BS>": "\x7f", "<LF>": "\n", "<paste>": "\x1b[200~", "</paste>": "\x1b[201~",
+    "<Left>": "\x1b[D", "<Right>": "\x1b[C", "<Del>": "\x1b[3~",
+    "<BS>": "\x7f", "<LF>": "\n", "<paste>": "\x1b[200~", "</paste>": "\x1b[201~",
 }  # fmt: skip
 TYPED = ">>> "
 ENDS_PROMPT = ("<C-c>", "<C-d>")

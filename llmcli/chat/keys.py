@@ -1,0 +1,166 @@
+"""
+What each key does in the message that is typed; all others are prompt-toolkit's, as emacs or vi has them.
+
+prompt-toolkit moves and deletes by code points. Here the arrows, Backspace and Delete take what a person
+sees as one character: an emoji of several, a flag, a letter with its accents.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from threading import Lock
+
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import (
+    Condition,
+    emacs_insert_mode,
+    has_focus,
+    has_selection,
+    vi_insert_mode,
+)
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
+from wcwidth import grapheme_boundary_before, iter_graphemes
+
+from llmcli.chat.outside import edit_outside
+from llmcli.chat.typed import in_open_block
+
+
+def before(text: str, at: int) -> int:
+    """
+    Where the character before a place begins.
+
+    >>> before("e\\u0301", 2), before("go 👨\\u200d👩\\u200d👧", 8), before("🇩🇪🇫🇷", 4)
+    (0, 3, 2)
+    """
+    return grapheme_boundary_before(text, at)
+
+
+def after(text: str, at: int) -> int:
+    """
+    Where the character that begins at a place ends.
+
+    >>> after("e\\u0301x", 0), after("👍🏽!", 0), after("", 0)
+    (2, 2, 0)
+    """
+    return at + len(next(iter_graphemes(text[at : at + LONGEST]), ""))
+
+
+LONGEST = 64
+"""Code points that one character may have; longer ones are taken apart."""
+
+
+def erased(text: str, at: int) -> int:
+    """
+    Where Backspace deletes from. A mark of a script without capitals (Arabic, Hindi, Thai) goes by itself,
+    since it is typed by itself.
+
+    >>> erased("👍🏽", 2), erased("\\u0928\\u093f", 2)
+    (0, 1)
+    """
+    start = before(text, at)
+    typed_apart = unicodedata.category(text[start : start + 1] or " ") == "Lo"
+    is_mark = unicodedata.category(text[at - 1 : at] or " ") in ("Mn", "Mc")
+    return at - 1 if typed_apart and is_mark and not _selects_a_variant(text[at - 1]) else start
+
+
+def _selects_a_variant(character: str) -> bool:
+    """It cannot be seen by itself."""
+    return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+
+
+def without_mouse() -> KeyBindings:
+    """A colour's escape sequence passes for a mouse's with prompt-toolkit, which then raises ValueError."""
+    keys = KeyBindings()
+
+    @keys.add(Keys.Vt100MouseEvent)
+    def _(event: KeyPressEvent) -> None:
+        """Nothing: the mouse is the terminal's."""
+
+    return keys
+
+
+def _pressed_anew(event: KeyPressEvent) -> bool:
+    """One undo takes back all that a held key did."""
+    return not event.is_repeat
+
+
+def bindings(complain: Callable[[str], None]) -> KeyBindings:
+    """Our keys for the message; while history is searched (Ctrl-R) they mean what they always do there."""
+    keys = without_mouse()
+    typing = has_focus(DEFAULT_BUFFER)
+    outside = Lock()  # held while an editor runs
+
+    @keys.add("enter", filter=typing)
+    def _(event: KeyPressEvent) -> None:
+        """Send, or begin a new line inside an open block."""
+        buffer = event.current_buffer
+        if in_open_block(buffer.text):
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter", filter=typing)
+    @keys.add("c-j", filter=typing)
+    def _(event: KeyPressEvent) -> None:
+        """Begin a new line."""
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("c-g", filter=typing)
+    async def _(event: KeyPressEvent) -> None:
+        """Write the message in $EDITOR."""
+        with outside:
+            await edit_outside(event.current_buffer, complain)
+
+    @keys.add("<sigint>", filter=Condition(outside.locked))
+    def _(event: KeyPressEvent) -> None:
+        """Nothing: that Ctrl-C was for the editor, or what it runs."""
+
+    @keys.add("c-c", filter=typing)
+    def _(event: KeyPressEvent) -> None:
+        """Put the line away, where the arrow key finds it; at an empty prompt, tell the loop."""
+        buffer = event.current_buffer
+        if buffer.text:
+            buffer.append_to_history()
+            buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
+    inserting = typing & (emacs_insert_mode | vi_insert_mode) & ~has_selection
+
+    @keys.add("backspace", filter=inserting, save_before=_pressed_anew)
+    def _(event: KeyPressEvent) -> None:
+        """Delete the character before the cursor."""
+        buffer = event.current_buffer
+        for _ in range(max(event.arg, 0)):
+            at = buffer.cursor_position
+            buffer.delete_before_cursor(at - erased(buffer.text, at))
+
+    @keys.add("delete", filter=inserting, save_before=_pressed_anew)
+    def _(event: KeyPressEvent) -> None:
+        """Delete the character under the cursor."""
+        buffer = event.current_buffer
+        for _ in range(max(event.arg, 0)):
+            at = buffer.cursor_position
+            buffer.delete(after(buffer.text, at) - at)
+
+    @keys.add("left", filter=inserting)
+    @keys.add("c-b", filter=inserting & emacs_insert_mode)
+    def _(event: KeyPressEvent) -> None:
+        """Go to the character before, within the line."""
+        buffer = event.current_buffer
+        for _ in range(max(event.arg, 0)):
+            if buffer.document.cursor_position_col:
+                buffer.cursor_position = before(buffer.text, buffer.cursor_position)
+
+    @keys.add("right", filter=inserting)
+    @keys.add("c-f", filter=inserting & emacs_insert_mode)
+    def _(event: KeyPressEvent) -> None:
+        """Go behind the character under the cursor, within the line."""
+        buffer = event.current_buffer
+        for _ in range(max(event.arg, 0)):
+            if buffer.document.current_char != "\n":
+                buffer.cursor_position = after(buffer.text, buffer.cursor_position)
+
+    return keys
