@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 NARROW = 30
 """Columns below which nothing is drawn: text as it comes, no preview, no bottom line."""
 
-_DIM, _RED, _OFF, _ERASE_LINE = "\x1b[2m", "\x1b[31m", "\x1b[0m", "\r\x1b[K"
+_DIM, _RED, _OFF = "\x1b[2m", "\x1b[31m", "\x1b[0m"
+
+_ERASE = "\r\x1b[J"
+"""
+From the cursor to the end of the screen. The cursor waits where the preview begins: in a window that was made
+narrower since, the preview may have become several lines.
+"""
 
 
 class Stream(Protocol):
@@ -152,14 +158,14 @@ class Screen:
         if not self.terminal or self.dumb or self.width < NARROW:
             return
         line = _last_cells(" ".join(self.clean(text[-4 * self.width :]).split()), self.width - 1)
-        self.stream.write(_ERASE_LINE + self.dimmed(line))
+        self.stream.write(_ERASE + self.dimmed(line) + "\r")
         self.stream.flush()
         self._previewed = True
 
     def hide_preview(self) -> None:
         """Wipe the preview line away."""
         if self._previewed:
-            self.stream.write(_ERASE_LINE)
+            self.stream.write(_ERASE)
             self.stream.flush()
             self._previewed = False
 
@@ -256,6 +262,8 @@ class AnswerView:
         assert isinstance(block, Block)
         gap = "\n" if block.gap and not self._first else ""
         self._first = False
+        if self._console.width != self.screen.width:  # the window was made another size
+            self._console = self.screen.console()
         self.screen.put(gap + rendered(block, self._console))
 
 

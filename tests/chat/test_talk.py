@@ -388,9 +388,9 @@ def test_the_screen_is_append_only_but_for_one_preview_line():
 
     rest = out.getvalue()
     assert "\x1b[" in rest
-    assert "\x1b" not in rest.replace("\r\x1b[K", "")
+    assert "\x1b" not in rest.replace("\r\x1b[J", "")
     for line in rest.split("\n"):
-        wiped = line.split("\r\x1b[K")
+        wiped = line.split("\r\x1b[J")
         assert all(len(preview) < 40 for preview in wiped)
         assert wiped[0] == "" or len(wiped) == 1
 
@@ -412,7 +412,8 @@ def test_whatever_a_model_says_in_whatever_pieces_nothing_unsafe_reaches_a_termi
         view.feed(Piece(piece, thinking=at == 0))
     view.end()
 
-    rest = out.getvalue().replace("\r\x1b[K", "")
+    previews = re.compile(r"\r\x1b\[J([^\r\n\x1b]*)\r(?=\r\x1b\[J)")
+    rest = previews.sub(r"\1", out.getvalue()).replace("\r\x1b[J", "")
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", rest)
 
 

@@ -158,8 +158,8 @@ class Typist:
 
 def _as_seen(text: str) -> str:
     """What is left on the screen: a preview line that was wiped away is not."""
-    text = re.sub(r"\r\x1b\[K[^\n]*?(?=\r\x1b\[K)", "", text)
-    return text.replace("\r\x1b[K", "")
+    text = re.sub(r"\r\x1b\[J[^\n]*?\r(?=\r\x1b\[J)", "", text)
+    return text.replace("\r\x1b[J", "")
 
 
 @dataclass
