@@ -128,7 +128,9 @@ def attach(talk: Talk, paths: list[Path]) -> None:
     texts = [read_document(path, talk.doors.encoding) for path in paths]
     sizes = talk.count(texts) if texts else []
     for path, text, size in zip(paths, texts, sizes):
-        talk.attachments.append(Attachment(_shown(talk, path), text, size))
+        name = _shown(talk, path)
+        talk.attachments = [one for one in talk.attachments if one.name != name]  # read anew, not twice
+        talk.attachments.append(Attachment(name, text, size))
 
 
 def _matching(talk: Talk, word: str) -> list[Path]:

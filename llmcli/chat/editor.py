@@ -103,6 +103,7 @@ class Editor:
 
     def set_keys(self, keys: str) -> None:
         """Edit as emacs does, or vi."""
+        self.talk.keys = keys
         self.session.editing_mode = EditingMode.VI if keys == "vi" else EditingMode.EMACS
 
     def read(self, default: str = "") -> str:

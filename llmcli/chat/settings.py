@@ -106,6 +106,7 @@ def _settings(talk: Talk) -> list[tuple[str, str]]:
     shown["stop"] = ", ".join(map(repr, sampling.stop)) or "off"
     shown["max_tokens"] = "off" if sampling.max_tokens is None else sampling.max_tokens
     shown["context"] = f"{talk.window:,} tokens" if talk.window else "the model's"
+    shown["keys"] = talk.keys
     shown["plain"] = "on" if talk.screen.plain else "off"
     return [(name, str(value)) for name, value in shown.items()]
 

@@ -15,16 +15,19 @@ from llmcli.chat.history import Entry
 from llmcli.chat.screen import AnswerView
 from llmcli.chat.talk import Talk
 from llmcli.chat.titles import tidy, title_prompt
-from llmcli.errors import UsageError, from_os_error
+from llmcli.errors import MissingInput, UsageError, from_os_error
 from llmcli.messages import Piece
 from llmcli.paths import written_out
+
+LINES = 8
+"""Of the message that a conversation taken up again ends with."""
 
 
 def clear(talk: Talk, rest: str) -> None:
     """Begin a new conversation with the same system message."""
     old = talk.conversation
     talk.conversation = Conversation(old.history, old.model, old.system)
-    talk.attachments.clear()
+    _detach(talk)
     talk.measure()
     kept = f"; the old one is kept as {old.number}" if old.number and not old.history.private else ""
     talk.screen.whisper("a new conversation" + kept)
@@ -45,12 +48,23 @@ def load(talk: Talk, rest: str) -> None:
     if not rest:
         raise UsageError("/load needs a name or a number", hint="/history lists them")
     history = talk.conversation.history
-    talk.conversation = Conversation.load(history, history.find(rest, kind="chat"))
+    try:
+        found = history.find(rest, kind="chat")
+    except MissingInput as error:
+        raise MissingInput(error.message, hint="/history lists them") from None
+    talk.conversation = Conversation.load(history, found)
     if talk.conversation.model != talk.reference:
         talk.conversation.set_model(talk.reference)
-    talk.attachments.clear()
+    _detach(talk)
     talk.measure()
     welcome_back(talk)
+
+
+def _detach(talk: Talk) -> None:
+    """What was attached was for the conversation that is left."""
+    if talk.attachments:
+        talk.screen.whisper("no longer attached: " + ", ".join(one.name for one in talk.attachments))
+        talk.attachments.clear()
 
 
 def welcome_back(talk: Talk) -> None:
@@ -62,7 +76,7 @@ def welcome_back(talk: Talk) -> None:
         f"{len(turns)} {'turn' if len(turns) == 1 else 'turns'}, {talk.used:,} tokens (/show shows them)"
     )
     for turn in turns[-1:]:
-        _show_entries(talk, turn.entries)
+        _show_entries(talk, turn.entries, most=LINES)
 
 
 def show(talk: Talk, rest: str) -> None:
@@ -74,10 +88,15 @@ def show(talk: Talk, rest: str) -> None:
     _show_entries(talk, talk.conversation.context)
 
 
-def _show_entries(talk: Talk, entries: Sequence[Entry]) -> None:
+def _show_entries(talk: Talk, entries: Sequence[Entry], most: int | None = None) -> None:
+    """`most` is how many lines of a message are shown; it may hold whole files."""
     for entry in entries:
         if entry.role == "user":
-            talk.screen.whisper("> " + entry.content.replace("\n", "\n. "))
+            lines = entry.content.split("\n")
+            if most is not None and len(lines) > most + 1:  # what is asked often stands below a long text
+                half = most // 2
+                lines[half:-half] = [f"… {len(lines) - 2 * half:,} more lines (/show)"]
+            talk.screen.whisper("> " + "\n. ".join(lines))
         else:
             view = AnswerView(talk.screen)
             view.feed(Piece(entry.content))
@@ -86,6 +105,8 @@ def _show_entries(talk: Talk, entries: Sequence[Entry]) -> None:
 
 def search(talk: Talk, rest: str) -> None:
     """Search all conversations."""
+    if not rest.strip(' "'):
+        raise UsageError("/search needs words", hint="example: /search train station")
     hits = talk.conversation.history.search(rest)
     if not hits:
         talk.screen.say("nothing found")

@@ -111,6 +111,8 @@ def find(word: str) -> Command:
 
     Raises UsageError with the nearest name.
     """
+    if word == "/":
+        word = "/help"
     by_word = {name: command for command in COMMANDS for name in (command.name, *command.also)}
     if word in by_word:
         return by_word[word]

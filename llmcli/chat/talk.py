@@ -115,6 +115,7 @@ class Talk:
         self.done = False
         self.choose: Callable[[str, dict[str, str]], str] = _no_choice
         self.set_keys: Callable[[str], None] | None = None
+        self.keys = "the terminal's"
         self.on_loaded: Callable[[], None] = _nothing
         self._engine: Engine | None = None
         self._info: EngineInfo | None = None

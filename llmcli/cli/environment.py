@@ -100,12 +100,17 @@ class Environment:
         self.write(to_json(record) + "\n")
 
     def write_table(
-        self, header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()
+        self,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[int] = (),
+        cut: Sequence[int] = (),
     ) -> None:
         """Write rows to standard output as `output.table` lays them out."""
         from llmcli.output.table import table
 
-        for line in table(header, rows, terminal=self.stdout_is_terminal, width=self.width, right=right):
+        terminal, width = self.stdout_is_terminal, self.width
+        for line in table(header, rows, terminal=terminal, width=width, right=right, cut=cut):
             self.write(line + "\n")
 
     def note(self, text: str) -> None:

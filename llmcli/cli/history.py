@@ -61,7 +61,7 @@ def list_conversations(
         (str(one.id), moment(one.updated), one.name or "-", str(one.messages), one.model, one.heading)
         for one in records
     ]
-    env.write_table(("ID", "USED", "NAME", "MESSAGES", "MODEL", "TITLE"), rows, right=(0, 3))
+    env.write_table(("ID", "USED", "NAME", "MESSAGES", "MODEL", "TITLE"), rows, right=(0, 3), cut=(4, 2))
 
 
 @app.command("show", cls=Command, epilog="llm history show last")
@@ -107,7 +107,7 @@ def search(
     from llmcli.chat.export import moment
 
     rows = [(str(h.conversation), moment(h.created), h.name or "-", h.role, h.snippet) for h in hits]
-    env.write_table(("ID", "WHEN", "NAME", "ROLE", "TEXT"), rows, right=(0,))
+    env.write_table(("ID", "WHEN", "NAME", "ROLE", "TEXT"), rows, right=(0,), cut=(2,))
 
 
 @app.command("export", cls=Command, epilog="llm history export 12 --format json -o talk.json")

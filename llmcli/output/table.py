@@ -11,6 +11,8 @@ from llmcli.output.sanitize import one_line
 
 GAP = 2  # blanks between two columns
 NARROWEST = 4  # cells that the last column keeps on the narrowest terminal
+READABLE = 24  # cells that it should have, if other columns can be cut for it
+SHORTENED = 12  # cells that these keep
 
 
 def cells(text: str) -> int:
@@ -54,11 +56,13 @@ def table(
     terminal: bool,
     width: int = 80,
     right: Sequence[int] = (),
+    cut: Sequence[int] = (),
 ) -> Iterator[str]:
     """
     The lines of a table, without line ends; columns whose numbers are in `right` are aligned to the right.
 
-    On a terminal the last column is cut to fit `width`; to a pipe nothing is cut or padded.
+    On a terminal the last column is cut to fit `width`, and before it those in `cut`, so that it can be read;
+    to a pipe nothing is cut or padded.
 
     >>> list(table(["model", "MB"], [["starter", "9"], ["お茶", "1200"]], terminal=True, right=[1]))
     ['model      MB', 'starter     9', 'お茶     1200']
@@ -68,8 +72,12 @@ def table(
         yield from ("\t".join(line) for line in lines)
         return
     widths = [max(cells(line[column]) for line in lines) for column in range(len(header))]
-    before = sum(widths[:-1]) + GAP * (len(widths) - 1)
-    widths[-1] = min(widths[-1], max(NARROWEST, width - before))
+    room = width - sum(widths[:-1]) - GAP * (len(widths) - 1)
+    for column in cut:
+        given = max(0, min(widths[column] - SHORTENED, min(READABLE, widths[-1]) - room))
+        widths[column] -= given
+        room += given
+    widths[-1] = min(widths[-1], max(NARROWEST, room))
     for line in lines:
         yield (
             (" " * GAP)

@@ -238,7 +238,7 @@ def test_the_clipboard_is_asked_for_by_the_terminal_where_no_program_takes_it():
 
 
 def test_after_a_second_of_silence_the_screen_says_what_it_waits_for(typist):
-    chat = typist.chat("hello there", default="word", delay=1.3)
+    chat = typist.chat("hello there", default="word", delay=2.0)
 
     assert "reading 2 tokens … 1 s" in chat.talk.screen.stream.getvalue()
     assert "reading" not in chat.all

@@ -16,6 +16,19 @@ def test_a_terminal_gets_aligned_columns_cut_to_its_width():
     ]
 
 
+def test_a_long_name_gives_way_to_the_last_column_where_it_may_be_cut():
+    row = ["1", "some-publisher/some-long-model-name-Q4_K_M", "How to get to the station"]
+    header = ["ID", "MODEL", "TITLE"]
+
+    assert [
+        list(table(header, [row], terminal=True, width=width, cut=(1,)))[1] for width in (50, 30, 90)
+    ] == [
+        "1   some-publisher/some…  How to get to the stati…",
+        "1   some-publis…  How to get…",
+        "1   some-publisher/some-long-model-name-Q4_K_M  How to get to the station",
+    ]
+
+
 def test_a_pipe_gets_tabs_and_everything():
     assert list(table(["name", "MB", "what"], ROWS, terminal=False, width=10)) == [
         "name\tMB\twhat",
