@@ -20,7 +20,7 @@ from export import halves_to_pairs, pairs_to_halves, quantise, read_weights, wri
 from mix import CHAT, TASKS, Corpus
 from model import Model, Shape, round_q4_0
 from torch import nn
-from train import Run, collate, train, visible
+from train import Run, collate, options_in, train, visible
 
 TINY = Shape(vocabulary=8192, width=64, layers=2, heads=2, feed_forward=96, context=1024)
 PAIRS = [("Where are you?", "Wo bist du?"), ("I am here.", "Ich bin hier."), ("It is cold.", "Es ist kalt.")]
@@ -155,8 +155,7 @@ def test_a_stopped_run_goes_on_exactly(folder: Path, tmp_path: Path, monkeypatch
 
 
 def options(folder: Path, out: Path, steps: int) -> Namespace:
-    out.mkdir(exist_ok=True)
-    files = {"corpus": folder / "corpus.npz", "dev": None, "out": out, "start": None}
-    length = {"steps": steps, "cooldown": 0, "every": 1, "save_every": 100}
-    batch = {"seed": 0, "step_tokens": 600, "micro_tokens": 600, "threads": 1, "workers": 0}
-    return Namespace(**files, **length, **batch, shape="tiny", round=False, dropout=0.1, rate=1.0)
+    words = (
+        f"--corpus {folder / 'corpus.npz'} --out {out} --steps {steps} --shape tiny --every 1 --dropout 0.1"
+    )
+    return options_in([*words.split(), "--step-tokens", "600", "--micro-tokens", "600", "--threads", "1"])

@@ -7,7 +7,7 @@ The learning rate is constant after a short warm-up and falls to nothing over th
 the length of a run can be decided while it runs: stop it (SIGTERM saves), start it with other `--steps`.
 `--round` trains with the weights rounded as Q4_0 will round them. Nothing here looks at the clock.
 
-Processes that share the work of each step (PyTorch's `torchrun --nproc-per-node 2 train.py … --threads 1`)
+Processes that share the work of each step (PyTorch's `torchrun --nproc-per-node 2 -- train.py … --threads 1`)
 use the cores of a busy machine better than threads, which wait for each other after every product.
 """
 
@@ -27,6 +27,7 @@ import torch
 import torch.distributed as team
 from mix import PASS, SHARES, Corpus, Mix, Sequence
 from model import SHAPES, Model, Shape, parameters
+from muon import Muon
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -106,7 +107,7 @@ class Run:
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and not n.startswith("words")]
         others = [p for n, p in self.model.named_parameters() if p.ndim != 2 or n.startswith("words")]
         self.optimizers = [
-            torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.05, momentum=0.95),
+            Muon(matrices, lr=MATRIX_RATE, weight_decay=0.05, momentum=0.95),
             torch.optim.AdamW(others, lr=WORD_RATE, betas=(0.9, 0.95), weight_decay=0.01),
         ]
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
@@ -234,6 +235,7 @@ def dev_batches(path: Path, count: int = 48) -> list[Batch]:
 
 
 def train(options: argparse.Namespace) -> None:
+    options.out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     if team.is_torchelastic_launched():
@@ -302,7 +304,8 @@ def follow(
             return
 
 
-if __name__ == "__main__":
+def options_in(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -329,6 +332,8 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--every", type=int, default=20)
     parser.add_argument("--save-every", type=int, default=100)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    train(options)
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    train(options_in())
