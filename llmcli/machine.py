@@ -11,22 +11,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-GROUPS = Path("/sys/fs/cgroup")
+ROOT = Path("/")
+"""Where /proc and /sys are; a test has its own."""
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on: its affinity, and a container's quota."""
+def usable_cores(root: Path = ROOT) -> int:
+    """Cores that this process may run on: its affinity, and the quota of its control groups."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
         cores = os.cpu_count() or 1
-    try:
-        quota, period = (GROUPS / "cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return cores
+    return max(1, min(cores, *_quotas(root), cores))
 
 
 def cpu_flags() -> frozenset[str]:
@@ -43,44 +38,62 @@ def total_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def free_memory() -> int:
+def free_memory(root: Path = ROOT) -> int:
     """
     Bytes that can be taken without swapping; within a container or another limited group, of its share.
 
     Linux says so itself (MemAvailable); elsewhere half of the machine's memory is assumed.
     """
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (root / "proc/meminfo").read_text().splitlines()
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, StopIteration):
         return total_memory() // 2
-    return max(0, min(available, *_left_in_groups()))
+    return max(0, min(available, *_left_in_groups(root), available))
 
 
-def _left_in_groups() -> Iterator[int]:
+def _quotas(root: Path) -> Iterator[int]:
+    """How many cores each control group lets its processes fill, rounded down."""
+    for folder, version in _groups(root, "cpu"):
+        with suppress(OSError, ValueError):  # no file, or "max"
+            if version == 2:
+                quota, period = map(int, (folder / "cpu.max").read_text().split())
+            else:
+                quota, period = (
+                    int((folder / f"cpu.cfs_{one}_us").read_text()) for one in ("quota", "period")
+                )
+            if quota > 0:  # version 1 says -1 for no limit
+                yield quota // period
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """What the limit of each control group leaves, in bytes."""
+    for folder, version in _groups(root, "memory"):
+        limit, used = (
+            ("memory.max", "memory.current")
+            if version == 2
+            else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
+        with suppress(OSError, ValueError):  # no file, or "max"
+            yield int((folder / limit).read_text()) - int((folder / used).read_text())
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
     """
-    What the limit of each control group leaves, in bytes: this process's own, and those above it.
+    The control group of this process and those above it: folder, and version of the interface.
 
-    cgroup-v2.rst and cgroup-v1/memory.rst of Linux's documentation name the files.
+    cgroup-v2.rst and cgroup-v1/ of Linux's documentation name the files in them.
     """
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if not controllers:
-            root, limit, used = GROUPS, "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            root, limit, used = (
-                GROUPS / "memory",
-                "memory.limit_in_bytes",
-                "memory.usage_in_bytes",
-            )
-        else:
+        if controllers and controller not in controllers.split(","):
             continue
-        group = root / path.lstrip("/")  # of the host, where a container does not see it
+        top = root / "sys/fs/cgroup" / (controller if controllers else "")
+        group = top / path.lstrip("/")  # of the host, where a container does not see it
         for folder in (group, *group.parents):
-            if folder.is_relative_to(root):
-                with suppress(OSError, ValueError):  # "max"
-                    yield int((folder / limit).read_text()) - int((folder / used).read_text())
+            if folder.is_relative_to(top):
+                yield folder, 1 if controllers else 2
