@@ -55,6 +55,8 @@ def list_conversations(
         for record in records:
             env.write_json(_fields(record))
         return
+    if not records:
+        env.note("no conversation is kept yet")
     from llmcli.chat.export import moment
 
     rows = [
@@ -104,6 +106,8 @@ def search(
             fields = {"id": hit.conversation, "name": hit.name, "title": hit.title, "role": hit.role}
             env.write_json({**fields, "created": hit.created, "snippet": hit.snippet})
         return
+    if not hits:
+        env.note("nothing found")
     from llmcli.chat.export import moment
 
     rows = [(str(h.conversation), moment(h.created), h.name or "-", h.role, h.snippet) for h in hits]

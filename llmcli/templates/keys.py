@@ -192,8 +192,8 @@ def _least(reading: Reading, what: str, kind: str, node: yaml.Node) -> float | N
     value = value_of(node)
     if kind not in ("int", "float"):
         reading.note(node, f"{what}: min is for a number, and its type is {kind}")
-    elif not is_number(value):
-        reading.note(node, f"{what}: min is a number, not {value!r}")
+    elif not is_number(value) or (kind == "int" and value != int(value)):
+        reading.note(node, f"{what}: min is {'a whole' if kind == 'int' else 'a'} number, not {value!r}")
     else:
         return value
     return None
