@@ -11,7 +11,7 @@ import shlex
 from itertools import pairwise
 from pathlib import Path
 
-from llmcli.chat import asking
+from llmcli.chat import asking, work
 from llmcli.chat.conversation import Turn, as_messages
 from llmcli.chat.talk import Attachment, Talk
 from llmcli.errors import MissingInput, UsageError
@@ -122,10 +122,15 @@ def attach(talk: Talk, paths: list[Path]) -> None:
     """Read files and keep them for the next message."""
     from llmcli.documents import read_document
 
-    for path in paths:
-        if path.is_fifo():  # to open it might wait for ever, and no Ctrl-C would end that
-            raise UsageError(f"{path.name} is a pipe", hint="/read reads files; llm chat -i reads a pipe")
-    texts = [read_document(path, talk.doors.encoding) for path in paths]
+    def read_all() -> list[str]:
+        return [read_document(path, talk.doors.encoding) for path in paths]
+
+    def waiting(seconds: float) -> None:
+        if seconds >= 1:
+            talk.screen.preview(f"reading {', '.join(path.name for path in paths)} … {seconds:.0f} s")
+
+    texts = work.run(read_all, talk.signals, waiting)  # nobody may write to a pipe; Ctrl-C must end the wait
+    talk.screen.hide_preview()
     sizes = talk.count(texts) if texts else []
     for path, text, size in zip(paths, texts, sizes):
         name = _shown(talk, path)

@@ -316,13 +316,14 @@ def _attach(asked: Asked, talk: Talk, env: Environment) -> None:
     """The files and the pipe, for the first message."""
     from llmcli.chat.actions import attach, named
     from llmcli.chat.talk import Attachment
+    from llmcli.chat.work import run
     from llmcli.documents import read_stream
 
     if asked.files:
         attach(talk, [named(name, env.cwd / name) for name in asked.files if name != STDIN])
     piped = not env.stdin_is_terminal and (asked.interactive or not _is_nothing(env))
     if piped or STDIN in asked.files:
-        text = read_stream(env.stdin, asked.encoding)
+        text = run(lambda: read_stream(env.stdin, asked.encoding), talk.signals)
         if text.strip():
             talk.attachments.append(Attachment("standard input", text, talk.count([text])[0]))
 

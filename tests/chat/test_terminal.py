@@ -327,14 +327,26 @@ def test_whatever_an_editor_does_the_chat_goes_on(terminal, script, tmp_path, pr
     chat.until("ok")
 
 
-def test_a_pipe_is_not_waited_for(terminal, script, work):
+def test_a_pipe_that_nobody_writes_to_is_waited_for_until_ctrl_c(terminal, script, work):
     os.mkfifo(work / "fifo")
     chat = terminal("chat", "-m", script(default="ok"))
     chat.ready()
     chat.type("/read fifo\r")
-    chat.until("fifo is a pipe")
+    chat.until("reading fifo … 1 s")
+    chat.type("\x03")
+    chat.until("■ stopped")
+    chat.ready()
     chat.type("hello\r")
     chat.until("ok")
+
+
+def test_a_file_may_be_what_another_program_writes(terminal, script, asked):
+    model = script(default="ok", log="asked.jsonl")
+    line = f"{sys.executable} -m llmcli chat --once -m {model} -f <(echo alpha) Which?"
+    terminal(command=["/bin/bash", "-c", line]).ended()
+
+    (message,) = asked()[0]["messages"]
+    assert message["content"].endswith(":\n```\nalpha\n```\n\nWhich?")
 
 
 def test_the_goodbye_names_the_way_back_to_this_conversation(terminal, script):
