@@ -25,7 +25,7 @@ from prompt_toolkit.styles import Style
 from llmcli.chat.choice import choose
 from llmcli.chat.completion import SlashCompleter
 from llmcli.chat.history import History
-from llmcli.chat.keys import bindings, without_mouse
+from llmcli.chat.keys import WholeCharacters, bindings, without_mouse
 from llmcli.chat.screen import NARROW
 from llmcli.chat.slash import is_command
 from llmcli.chat.talk import Talk
@@ -98,6 +98,7 @@ class Editor:
             input=input,
             output=output,
         )
+        WholeCharacters(self.session.default_buffer)
         self.set_keys(keys)
         talk.on_loaded = self.session.app.invalidate  # may come from another thread
 

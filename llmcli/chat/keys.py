@@ -1,8 +1,8 @@
 """
 What each key does in the message that is typed; all others are prompt-toolkit's, as emacs or vi has them.
 
-prompt-toolkit moves and deletes by code points. Here the arrows, Backspace and Delete take what a person
-sees as one character: an emoji of several, a flag, a letter with its accents.
+prompt-toolkit moves and deletes by code points. Here a key takes what a person sees as one character: an
+emoji of several, a flag, a letter with its accents.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Callable
 from threading import Lock
 
+from prompt_toolkit.application.current import get_app
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import (
     Condition,
@@ -18,8 +20,10 @@ from prompt_toolkit.filters import (
     has_focus,
     has_selection,
     vi_insert_mode,
+    vi_navigation_mode,
 )
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding.vi_state import InputMode
 from prompt_toolkit.keys import Keys
 from wcwidth import grapheme_boundary_before, iter_graphemes
 
@@ -127,7 +131,10 @@ def bindings(complain: Callable[[str], None]) -> KeyBindings:
         else:
             event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
 
-    inserting = typing & (emacs_insert_mode | vi_insert_mode) & ~has_selection
+    free = typing & ~has_selection
+    inserting = free & (emacs_insert_mode | vi_insert_mode)
+    commanding = free & vi_navigation_mode
+    has_text = Condition(lambda: bool(get_app().current_buffer.text))
 
     @keys.add("backspace", filter=inserting, save_before=_pressed_anew)
     def _(event: KeyPressEvent) -> None:
@@ -138,29 +145,74 @@ def bindings(complain: Callable[[str], None]) -> KeyBindings:
             buffer.delete_before_cursor(at - erased(buffer.text, at))
 
     @keys.add("delete", filter=inserting, save_before=_pressed_anew)
+    @keys.add("c-d", filter=inserting & emacs_insert_mode & has_text, save_before=_pressed_anew)
     def _(event: KeyPressEvent) -> None:
         """Delete the character under the cursor."""
         buffer = event.current_buffer
         for _ in range(max(event.arg, 0)):
-            at = buffer.cursor_position
-            buffer.delete(after(buffer.text, at) - at)
+            buffer.delete(after(buffer.text, buffer.cursor_position) - buffer.cursor_position)
 
-    @keys.add("left", filter=inserting)
-    @keys.add("c-b", filter=inserting & emacs_insert_mode)
+    @keys.add("x", filter=commanding)
     def _(event: KeyPressEvent) -> None:
-        """Go to the character before, within the line."""
-        buffer = event.current_buffer
+        """Cut the characters under the cursor and behind it."""
+        if cut := _cut(event):
+            event.app.clipboard.set_text(cut)
+
+    @keys.add("s", filter=commanding)
+    def _(event: KeyPressEvent) -> None:
+        """Cut them, and type others."""
+        event.app.clipboard.set_text(_cut(event))
+        event.app.vi_state.input_mode = InputMode.INSERT
+
+    @keys.add("X", filter=commanding)
+    def _(event: KeyPressEvent) -> None:
+        """Cut the characters before the cursor."""
+        buffer, cut = event.current_buffer, ""
         for _ in range(max(event.arg, 0)):
             if buffer.document.cursor_position_col:
-                buffer.cursor_position = before(buffer.text, buffer.cursor_position)
+                at = buffer.cursor_position
+                cut = buffer.delete_before_cursor(at - before(buffer.text, at)) + cut
+        if cut:
+            event.app.clipboard.set_text(cut)
 
-    @keys.add("right", filter=inserting)
-    @keys.add("c-f", filter=inserting & emacs_insert_mode)
+    @keys.add("r", Keys.Any, filter=commanding)
     def _(event: KeyPressEvent) -> None:
-        """Go behind the character under the cursor, within the line."""
+        """Put another character in the place of each."""
         buffer = event.current_buffer
-        for _ in range(max(event.arg, 0)):
-            if buffer.document.current_char != "\n":
-                buffer.cursor_position = after(buffer.text, buffer.cursor_position)
+        at = buffer.cursor_position
+        cut = _cut(event)
+        buffer.insert_text(event.data * len(list(iter_graphemes(cut))))
+        buffer.cursor_position = max(at, buffer.cursor_position - 1)
 
     return keys
+
+
+def _cut(event: KeyPressEvent) -> str:
+    """Delete as many characters as were asked for, within the line."""
+    buffer, cut = event.current_buffer, ""
+    for _ in range(max(event.arg, 0)):
+        if buffer.document.current_char not in ("", "\n"):
+            cut += buffer.delete(after(buffer.text, buffer.cursor_position) - buffer.cursor_position)
+    return cut
+
+
+class WholeCharacters:
+    """Keeps the cursor out of a character of several code points, whatever key moved it there."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._edited_to = (buffer.text, buffer.cursor_position)
+        self._last = buffer.cursor_position
+        buffer.on_text_changed += self._edited
+        buffer.on_cursor_position_changed += self._moved
+
+    def _edited(self, buffer: Buffer) -> None:
+        """While a character is typed, code point by code point, the cursor may well stand in one."""
+        self._last = buffer.cursor_position
+        self._edited_to = (buffer.text, self._last)
+
+    def _moved(self, buffer: Buffer) -> None:
+        text, at, forward = buffer.text, buffer.cursor_position, buffer.cursor_position > self._last
+        self._last = at
+        start = before(text, at + 1)
+        if start < at < len(text) and (text, at) != self._edited_to:
+            buffer.cursor_position = after(text, start) if forward else start

@@ -24,6 +24,9 @@ NARROW = 30
 
 _DIM, _RED, _OFF = "\x1b[2m", "\x1b[31m", "\x1b[0m"
 
+PREVIEW = 60
+"""Columns of a preview at most: it stays one line in most windows that are made narrower meanwhile."""
+
 _ERASE = "\r\x1b[J"
 """
 From the cursor to the end of the screen. The cursor waits where the preview begins: in a window that was made
@@ -157,7 +160,8 @@ class Screen:
         """The end of a text on one line that the next output wipes away."""
         if not self.terminal or self.dumb or self.width < NARROW:
             return
-        line = _last_cells(" ".join(self.clean(text[-4 * self.width :]).split()), self.width - 1)
+        line = " ".join(self.clean(text[-4 * PREVIEW :]).split())
+        line = _last_cells(line, min(self.width - 1, PREVIEW))
         self.stream.write(_ERASE + self.dimmed(line) + "\r")
         self.stream.flush()
         self._previewed = True

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prompt_toolkit.application import Application
 
-RESTORE = "\x1b[?2004l\x1b[?25h\x1b[0m"
-"""Bracketed paste off, cursor shown, no colour."""
+RESTORE = "\x1b[?2004l\x1b[?25h\x1b[0m\x1b[J"
+"""Bracketed paste off, cursor shown, no colour; nothing from the cursor on, where a preview may stand."""
 MARK_PASTES = "\x1b[?2004h"
 
 ENDINGS = {signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -69,6 +69,11 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         self._restore()
+        if self.leaving and self.terminal is not None:
+            with suppress(
+                termios.error, OSError
+            ):  # a message that was typed ahead is no command for the shell
+                termios.tcflush(self.terminal, termios.TCIFLUSH)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -126,6 +126,25 @@ def stops_at_some_moment(one, kept, number):
     check_history(kept, number)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_neither_the_preview_nor_what_was_typed_ahead_is_left_to_the_shell(shell):
+    one = shell()
+    one.ready()
+    one.type("a question\r")
+    one.until("word0 word1")
+    os.kill(llm_in(one), signal.SIGTSTP)
+    assert "word0" not in one.until("Stopped")
+    one.type("fg\r")
+    one.until("word0 word1")
+    one.type("echo typed $((20 + 3)) ahead\r")
+    one.rest(0.2)
+    os.kill(llm_in(one), signal.SIGTERM)
+    one.until(r"(?m)^shell\$$")
+    one.type("echo left=$?\r")
+
+    assert "typed 23 ahead" not in one.until("(?m)^left=143")
+
+
 @pytest.mark.parametrize("number", [4])
 def test_interrupted_it_keeps_the_part_and_asks_on(chat, kept, number):
     is_interrupted_at_some_moment(chat(), kept, number)

@@ -371,6 +371,38 @@ def test_keys_take_what_a_person_sees_as_one_character(typist, keys, line, typed
     assert typist.chat(line, keys=keys, default="ok").typed == [typed]
 
 
+@pytest.mark.parametrize(
+    ("line", "typed"),
+    [
+        (f"a{FAMILY}b<C-a><C-f><C-D>", "ab"),
+        ("e\u0301x<C-a><C-D>", "x"),
+        (f"{FAMILY}<C-j>ab<Up>Z", f"Z{FAMILY}\nab"),
+        (f"{FAMILY}<Left><S-Right><C-w>z", "z"),
+        (f"{FLAG}<C-a>🇫🇷", f"🇫🇷{FLAG}"),
+    ],
+)
+def test_emacs_keys_take_whole_characters(typist, line, typed):
+    assert typist.chat(line, default="ok").typed == [typed]
+
+
+@pytest.mark.parametrize(
+    ("line", "typed"),
+    [
+        (f"a{FAMILY}b<Esc>0lx", "ab"),
+        (f"a{FAMILY}b<Esc>0lrz", "azb"),
+        (f"a{FAMILY}b<Esc>hD", "a"),
+        (f"x{FAMILY}<Esc>X", FAMILY),
+        (f"x{FAMILY}y<Esc>hiq", f"xq{FAMILY}y"),
+        (f"x{FAMILY}y<Esc>0lsq", "xqy"),
+        (f"{FAMILY}{FLAG}y<Esc>02xP", f"{FAMILY}{FLAG}y"),
+        ("e\u0301x<Esc>0x", "x"),
+        ("abc<Esc>02rz", "zzc"),
+    ],
+)
+def test_vi_keys_take_whole_characters(typist, line, typed):
+    assert typist.chat(line, keys="vi", default="ok").typed == [typed]
+
+
 def test_vi_keys_edit_as_vi_does(typist):
     chat = typist.chat("abc\x1b0x", keys="vi", default="{last}")
 
