@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import math
 import os
 import signal
 import threading
@@ -136,6 +137,18 @@ def test_labels_of_several_tokens_and_labels_that_begin_each_other_are_told_apar
 
     assert sum(scores.probabilities) == pytest.approx(1)
     assert len(set(scores.probabilities)) == 4
+
+
+def test_a_label_weighs_the_same_whatever_others_it_shares_tokens_with(starter):
+    """To this model: ne-utral, ne-g-ative, ne-g-lect, pos-itive."""
+    labels = ("neutral", "negative", "neglect", "positive", "statement", "spam")
+    prompt = ask(SENTIMENT + "The train was late again.")
+
+    [(_, together)] = starter.score([prompt], labels)
+    for one, p in zip(labels[:-1], together.probabilities):
+        [(_, pair)] = starter.score([prompt], (one, "spam"))
+        weight = math.log(p / together.probabilities[-1])
+        assert math.log(pair.probabilities[0] / pair.probabilities[1]) == pytest.approx(weight, abs=0.02)
 
 
 def test_a_reply_cut_at_a_stop_text_is_quoted_as_it_was_given(starter):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcli.engines.llama import wire
+from llmcli.engines.llama.branches import paths
 from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.library import Model
 from llmcli.engines.llama.requests import (
@@ -78,7 +79,7 @@ class Requests:
             raise UsageError(f"a label is {longest} tokens long", f"at most {LONGEST_LABEL} are scored")
         if len(tokens) + longest > self._limits.context:
             raise too_long(len(tokens) + longest, self._limits.context)
-        further = sum(len(rest) - 1 for rest in rests)
+        further = sum(len(path.tokens) for path in paths(rests))
         return Request(
             message.id,
             tokens,

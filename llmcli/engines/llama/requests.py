@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llmcli.engines.llama.beams import BeamSearch
+from llmcli.engines.llama.branches import Path, Rests
 from llmcli.engines.llama.prefixes import Resident
 from llmcli.engines.llama.writer import Writer
 from llmcli.errors import InputTooLong, LlmError
@@ -158,7 +159,7 @@ class Request:
     answer_tokens: int
     make_writer: Callable[[int], Writer] | None = None
     labels: tuple[str, ...] = ()
-    rests: list[list[int]] = field(default_factory=list)
+    rests: Rests = ()
     stream: bool = False
     many: bool = False
     stable: int = 0
@@ -218,10 +219,10 @@ class Slot:
 
 @dataclass(eq=False)
 class Branch:
-    """One label of several tokens, on its own sequence at the end of its prompt."""
+    """Labels of several tokens along one path, on a sequence of its own at the end of their prompt."""
 
     slot: Slot
-    label: int
+    path: Path
     sequence: int = -1
 
 

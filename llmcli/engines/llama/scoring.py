@@ -1,8 +1,8 @@
 """
 Labels scored as answers: the log-probability of each one's tokens, from the logits at the end of a prompt.
 
-The first tokens of all labels are read off one row of logits. A label of several tokens is a branch: a
-sequence of its own at the end of its prompt, evaluated together with everything else.
+The first tokens of all labels are read off one row of logits. Labels of several tokens are branches:
+sequences of their own at the end of their prompt, evaluated together with everything else.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from llmcli.engines.llama.branches import paths
 from llmcli.engines.llama.cache import Cache
 from llmcli.engines.llama.library import Array
 from llmcli.engines.llama.requests import Branch, Slot
@@ -48,10 +49,10 @@ class Scoring:
         """
         rests = slot.request.rests
         slot.scores = [float(score) for score in logits[[rest[0] for rest in rests]]]
-        longer = [number for number, rest in enumerate(rests) if len(rest) > 1]
-        slot.open_branches = len(longer)
-        if longer:
-            self._branches.extend(Branch(slot, number) for number in longer)
+        branches = [Branch(slot, path) for path in paths(rests)]
+        slot.open_branches = len(branches)
+        if branches:
+            self._branches.extend(branches)
         else:
             self._finish(slot)
 
@@ -61,7 +62,7 @@ class Scoring:
         while self._branches and cache.free:
             branch = self._branches[0]
             slot = branch.slot
-            tokens = slot.request.rests[branch.label][:-1]
+            tokens = branch.path.tokens
             if len(tokens) > cache.batch.room:
                 break
             self._branches.popleft()
@@ -72,12 +73,13 @@ class Scoring:
 
     def go_on(self, branches: Added, logits: Array) -> None:
         """Add the log-probabilities of labels' further tokens; `logits` has a row for each of these first."""
-        rows = sum(len(branch.slot.request.rests[branch.label]) - 1 for branch, _ in branches)
+        rows = sum(len(branch.path.tokens) for branch, _ in branches)
         totals = log_sums(logits[:rows])
         for branch, row in branches:
             slot = branch.slot
-            for number, token in enumerate(slot.request.rests[branch.label][1:], row):
-                slot.scores[branch.label] += float(logits[number, token]) - totals[number]
+            for label in branch.path.labels:
+                for number, token in enumerate(slot.request.rests[label][1:], row):
+                    slot.scores[label] += float(logits[number, token]) - totals[number]
             self._cache.give_back(branch.sequence)
             slot.open_branches -= 1
             if not slot.open_branches:

@@ -16,6 +16,7 @@ from operator import ne
 
 from msgspec.structs import replace
 
+from llmcli.engines.llama.branches import Rests
 from llmcli.engines.llama.chat_template import ChatTemplate
 from llmcli.engines.llama.library import Model, is_control, strips
 from llmcli.errors import ModelError, UnusableAnswer
@@ -47,7 +48,7 @@ class Tokenizer:
         self._literals: dict[str, list[str | int]] = {}
         self._replies: dict[str, tuple[int, ...]] = {}
         self._fixed: dict[tuple[Message, ...], list[int]] = {}  # of the last template
-        self._tails: dict[tuple[str, tuple[str, ...]], tuple[list[int], list[list[int]]]] = {}
+        self._tails: dict[tuple[str, tuple[str, ...]], tuple[list[int], Rests]] = {}
 
     def _user_defined_marks(self) -> list[str]:
         """
@@ -117,7 +118,7 @@ class Tokenizer:
 
     def encode_with_answers(
         self, prompt: Prompt, answers: Sequence[str], prefix: str = ""
-    ) -> tuple[list[int], list[list[int]]]:
+    ) -> tuple[list[int], Rests]:
         """
         A prompt and the token sequences of some possible answers to it.
 
@@ -139,7 +140,7 @@ class Tokenizer:
         shared, rests = self._tails[key]
         return self._ids(runs[:-1]) + shared, rests
 
-    def _tail(self, last: str, answers: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    def _tail(self, last: str, answers: Sequence[str]) -> tuple[list[int], Rests]:
         """What the answers share of their tokens behind the last control token, and what they do not."""
         tails = [self._text(last + answer) for answer in answers]
         if len(tails) > 1:
@@ -154,7 +155,7 @@ class Tokenizer:
                 rests[number] = rest + [end]
         if len({tuple(rest) for rest in rests}) < len(rests):
             raise UnusableAnswer("two labels are the same to this model", "use labels that differ more")
-        return tails[0][:shared], rests
+        return tails[0][:shared], tuple(map(tuple, rests))
 
     def count(self, text: str) -> int:
         """Tokens of a text as it stands."""
