@@ -21,7 +21,7 @@ def usable_cores(root: Path = ROOT) -> int:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
         cores = os.cpu_count() or 1
-    return max(1, min(cores, *_quotas(root), cores))
+    return max(1, min([cores, *_quotas(root)]))
 
 
 def cpu_flags() -> frozenset[str]:
@@ -49,7 +49,7 @@ def free_memory(root: Path = ROOT) -> int:
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, StopIteration):
         return total_memory() // 2
-    return max(0, min(available, *_left_in_groups(root), available))
+    return max(0, min([available, *_left_in_groups(root)]))
 
 
 def _quotas(root: Path) -> Iterator[int]:

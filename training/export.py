@@ -126,6 +126,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name: torch.from_numpy(values) for name, values in _read(gguf.GGUFReader(str(path)))}
 
 
+def _ended(path: Path) -> dict[str, Tensor]:
+    """The weights of an earlier end, by our names."""
+    if path.suffix == ".gguf":
+        return read_weights(path)
+    return torch.load(path, map_location="cpu", weights_only=True)["model"]
+
+
 def _read(reader: gguf.GGUFReader) -> Iterator[tuple[str, np.ndarray]]:
     heads = int(reader.fields["llama.attention.head_count"].contents())
     found = {tensor.name: tensor for tensor in reader.tensors}
@@ -156,14 +163,19 @@ if __name__ == "__main__":
         action="store_true",
         help="the running average of the weights: better before the cooldown",
     )
-    parser.add_argument("--mix", type=Path, metavar="CHECKPOINT", help="of an earlier end of the same run")
+    parser.add_argument(
+        "--mix",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint or exported GGUF of an earlier end of the same run",
+    )
     parser.add_argument("--share", type=float, default=0.35, help="of --mix in the mean of the two's weights")
     options = parser.parse_args()
     state = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
     exact = options.out.with_suffix(".f32.gguf")
     weights = state["average" if options.average else "model"]
     if options.mix:
-        other = torch.load(options.mix, map_location="cpu", weights_only=True)["model"]
+        other = _ended(options.mix)
         share = options.share
         weights = {name: share * other[name] + (1 - share) * one for name, one in weights.items()}
     write(weights, Shape(**state["shape"]), options.tokenizer, exact)

@@ -1,5 +1,5 @@
 """
-Muon, the optimizer of the matrices, with its products in the type of the weights.
+Muon, the optimizer of the matrices, with its products in bfloat16 or float32.
 
 PyTorch's own multiplies in bfloat16 whatever the processor. One that has no instructions for it spends two
 thirds of a training step there.
@@ -34,7 +34,13 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Momentum, made orthogonal: every direction of a matrix learns as fast as every other."""
+    """
+    Momentum, made orthogonal: every direction of a matrix learns as fast as every other.
+
+    `products` is the type that they are computed in.
+    """
+
+    products = torch.bfloat16
 
     def __init__(self, matrices: Iterable[Tensor], lr: float, weight_decay: float, momentum: float) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
@@ -47,7 +53,8 @@ class Muon(Optimizer):
                     continue
                 past = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
                 past.lerp_(matrix.grad, 1 - group["momentum"])
-                update = orthogonal(matrix.grad.lerp(past, group["momentum"]))  # Nesterov's look ahead
+                ahead = matrix.grad.lerp(past, group["momentum"])  # Nesterov's
+                update = orthogonal(ahead.to(self.products)).to(matrix.dtype)
                 rows, columns = matrix.shape
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)

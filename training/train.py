@@ -113,6 +113,11 @@ class Run:
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.step = self.tokens = 0
 
+    def compute_in(self, kind: torch.dtype) -> None:
+        """The type of the products; the weights stay float32."""
+        self.model.bfloat16 = kind == torch.bfloat16
+        self.optimizers[0].products = kind
+
     def learn(self, batches: list[Batch], rate: float) -> float:
         torch.manual_seed(self.step)  # dropout's, so that a resumed run draws the same
         total = sum(float(batch["weight"].sum()) for batch in batches)
@@ -253,7 +258,7 @@ def train(options: argparse.Namespace) -> None:
         run.model.load_state_dict(read_weights(options.start), strict=False)
     run.model.round_weights(options.round)
     run.model.drop_out(options.dropout)
-    run.model.bfloat16 = not options.float32
+    run.compute_in(torch.float32 if options.float32 else torch.bfloat16)
     if options.compile:
         run.model.compile_blocks()
     if first:

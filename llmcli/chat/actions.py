@@ -7,12 +7,15 @@ They say what they did on the talk's screen and raise LlmError for what cannot b
 from __future__ import annotations
 
 import glob
+import os
 import shlex
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 from llmcli.chat import asking, work
 from llmcli.chat.conversation import Turn, as_messages
+from llmcli.chat.signals import Interrupted, Leaving
 from llmcli.chat.talk import Attachment, Talk
 from llmcli.errors import MissingInput, UsageError
 from llmcli.messages import Message, Prompt
@@ -129,13 +132,26 @@ def attach(talk: Talk, paths: list[Path]) -> None:
         if seconds >= 1:
             talk.screen.preview(f"reading {', '.join(path.name for path in paths)} … {seconds:.0f} s")
 
-    texts = work.run(read_all, talk.signals, waiting)  # nobody may write to a pipe; Ctrl-C must end the wait
-    talk.screen.hide_preview()
+    try:
+        texts = work.run(read_all, talk.signals, waiting)
+    except (Interrupted, Leaving):
+        _let_go(paths)
+        raise
+    finally:
+        talk.screen.hide_preview()
     sizes = talk.count(texts) if texts else []
     for path, text, size in zip(paths, texts, sizes):
         name = _shown(talk, path)
         talk.attachments = [one for one in talk.attachments if one.name != name]  # read anew, not twice
         talk.attachments.append(Attachment(name, text, size))
+
+
+def _let_go(paths: list[Path]) -> None:
+    """Who waits for somebody to write to these gets an empty text: it would take that of the next reader."""
+    for path in paths:
+        if path.is_fifo():
+            with suppress(OSError):
+                os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def _matching(talk: Talk, word: str) -> list[Path]:

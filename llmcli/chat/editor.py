@@ -29,7 +29,7 @@ from llmcli.chat.keys import WholeCharacters, bindings, without_mouse
 from llmcli.chat.screen import NARROW
 from llmcli.chat.slash import is_command
 from llmcli.chat.talk import Talk
-from llmcli.chat.typed import message
+from llmcli.chat.typed import as_line, message
 from llmcli.errors import LlmError
 from llmcli.output.json_text import printable
 from llmcli.output.sanitize import sanitize
@@ -109,14 +109,14 @@ class Editor:
 
     def read(self, default: str = "") -> str:
         """
-        The next message; `default` stands in the line already.
+        The next message; `default`, a message, stands in the line already.
 
         Raises KeyboardInterrupt for Ctrl-C at an empty prompt, EOFError for Ctrl-D, Leaving where the
         program shall end.
         """
         wide = self.session.output.get_size().columns >= NARROW
         self.session.bottom_toolbar = self._bottom_line if wide else None
-        return message(self._type(self.session, default=default))
+        return message(self._type(self.session, default=as_line(default)))
 
     def choose(self, question: str, options: dict[str, str]) -> str:
         """One of the keys; empty for going back."""

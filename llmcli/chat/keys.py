@@ -1,8 +1,9 @@
 """
 What each key does in the message that is typed; all others are prompt-toolkit's, as emacs or vi has them.
 
-prompt-toolkit moves and deletes by code points. Here a key takes what a person sees as one character: an
-emoji of several, a flag, a letter with its accents.
+prompt-toolkit moves and deletes by code points. Here the cursor stands before or behind what a person sees
+as one character (an emoji of several, a flag, a letter with its accents), and the keys that delete one delete
+all of it; but for vi's text objects, its R, and emacs' Ctrl-T.
 """
 
 from __future__ import annotations
@@ -48,30 +49,26 @@ def after(text: str, at: int) -> int:
     >>> after("e\\u0301x", 0), after("👍🏽!", 0), after("", 0)
     (2, 2, 0)
     """
-    return at + len(next(iter_graphemes(text[at : at + LONGEST]), ""))
-
-
-LONGEST = 64
-"""Code points that one character may have; longer ones are taken apart."""
+    return at + len(next(iter_graphemes(text, at), ""))
 
 
 def erased(text: str, at: int) -> int:
     """
-    Where Backspace deletes from. A mark of a script without capitals (Arabic, Hindi, Thai) goes by itself,
-    since it is typed by itself.
+    Where Backspace deletes from. In a script without capitals (Arabic, Hindi, Thai) the marks and letters
+    that make one character are typed one by one, and are deleted so.
 
-    >>> erased("👍🏽", 2), erased("\\u0928\\u093f", 2)
-    (0, 1)
+    >>> erased("👍🏽", 2), erased("\u0928\u093f", 2), erased("\u0e19\u0e33", 2)
+    (0, 1, 1)
     """
     start = before(text, at)
     typed_apart = unicodedata.category(text[start : start + 1] or " ") == "Lo"
-    is_mark = unicodedata.category(text[at - 1 : at] or " ") in ("Mn", "Mc")
-    return at - 1 if typed_apart and is_mark and not _selects_a_variant(text[at - 1]) else start
+    return at - 1 if typed_apart and _can_be_seen(text[at - 1]) else start
 
 
-def _selects_a_variant(character: str) -> bool:
-    """It cannot be seen by itself."""
-    return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+def _can_be_seen(character: str) -> bool:
+    """No joiner and no selector of a variant, which shows only in what stands before it."""
+    selects = "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+    return not selects and unicodedata.category(character) != "Cf"
 
 
 def without_mouse() -> KeyBindings:

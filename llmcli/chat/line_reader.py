@@ -15,14 +15,14 @@ from llmcli.chat.choice import choose
 from llmcli.chat.signals import Leaving
 from llmcli.chat.slash import is_command
 from llmcli.chat.talk import Talk
-from llmcli.chat.typed import in_open_block, message
+from llmcli.chat.typed import BLOCK, as_line, in_open_block, message
 from llmcli.errors import LlmError, UsageError
 from llmcli.output.json_text import printable
 
 PROMPT, CONTINUATION = "> ", ". "
 
 LONGEST = 4095
-"""Bytes that the kernel keeps of a line, beside its end; it throws away what goes beyond (termios(3))."""
+"""Bytes that Linux keeps of a line, beside its end; it throws away what goes beyond (termios(3))."""
 
 
 class LineReader:
@@ -39,7 +39,7 @@ class LineReader:
 
     def read(self, default: str = "") -> str:
         """
-        The next message. One that waits (`default`) is sent by Enter, and dropped for any other message.
+        The next message. One that waits (`default`) is sent by Enter; another message takes its place.
 
         Raises KeyboardInterrupt for Ctrl-C, EOFError for Ctrl-D, Leaving where the program shall end,
         UsageError for a line that was cut.
@@ -47,21 +47,37 @@ class LineReader:
         if default:
             self.talk.screen.say(default)
             self.talk.screen.whisper("Enter sends this; another message takes its place")
-        line = self._line(PROMPT)
-        while in_open_block(line):
-            line += "\n" + self._line(CONTINUATION)
-        if default and not line.strip():
-            return default
-        if default and is_command(line):
+        try:
+            text = self._message()
+        except (KeyboardInterrupt, UsageError):
+            self.talk.next_text = default
+            raise
+        if not text.strip():
+            return message(as_line(default))
+        if is_command(text):
             self.talk.next_text = default  # a command may make room for it
-        if line.strip():
-            with suppress(LlmError):  # a full disk must not keep anybody from talking on
-                self.talk.conversation.history.add_line(printable(line))
-        return message(line)
+        with suppress(LlmError):  # a full disk must not keep anybody from talking on
+            self.talk.conversation.history.add_line(printable(text))
+        return message(text)
 
     def choose(self, question: str, options: dict[str, str]) -> str:
         """One of the keys; empty for going back."""
         return choose(self.talk.screen, question, options, self._line)
+
+    def _message(self) -> str:
+        """A line, or a block to its end."""
+        lines = [self._line(PROMPT)]
+        while in_open_block("\n".join(lines)):
+            try:
+                lines.append(self._line(CONTINUATION))
+            except EOFError:
+                lines.append(BLOCK)
+        if any(len(line.encode()) >= LONGEST for line in lines):
+            raise UsageError(
+                f"nothing is sent: of a line this terminal gives its first {LONGEST:,} bytes only",
+                hint=f"in shorter lines, after an opening {BLOCK}; or /read FILE",
+            )
+        return "\n".join(lines)
 
     def _line(self, prompt: str) -> str:
         """One line, without its end."""
@@ -69,15 +85,17 @@ class LineReader:
         with signals.waking() as woken:
             screen.put(prompt)
             while b"\n" not in self._read:
-                ready, _, _ = select.select([self._terminal, woken], [], [])
                 if signals.leaving:
                     raise Leaving(signals.leaving)
                 if signals.interrupted:
                     self._read = b""
                     raise KeyboardInterrupt
-                if woken in ready:  # back from Ctrl-Z: the line was thrown away with it
+                ready, _, _ = select.select([self._terminal, woken], [], [])
+                if woken in ready:
                     os.read(woken, 4096)
-                    screen.put("\n" + prompt)
+                    if not signals.leaving and not signals.interrupted:  # stopped, and now continued
+                        signals.throw_away_typed()
+                        screen.put("\n" + prompt)
                     continue
                 part = os.read(self._terminal, 65536)
                 if not part and not self._read:
@@ -86,9 +104,4 @@ class LineReader:
                 self._read += part
         line, _, self._read = self._read.partition(b"\n")
         screen.begin_line()
-        if len(line) >= LONGEST:
-            raise UsageError(
-                f"nothing is sent: of a line this terminal gives its first {LONGEST:,} bytes only",
-                hint='in lines, after an opening """; or /read FILE',
-            )
         return line.decode("utf-8", "replace")

@@ -1,9 +1,10 @@
 """
 Signals and the terminal's modes: nobody's terminal is left in a strange state.
 
-Between prompts the terminal is quiet: no echo, no line buffering, so that what is
-typed or pasted while the model answers waits for the next prompt, a paste as one. The handlers never raise.
-They tell whoever is waiting: the answer's loop (`work`) or the prompt (prompt-toolkit).
+Between prompts the terminal is quiet: no echo, no line buffering, so that what is typed or pasted while the
+model answers waits for the next prompt, a paste as one. A dumb terminal keeps its modes.
+The handlers never raise. They tell whoever is waiting: the answer's loop (`work`) or the prompt (`editor`,
+`line_reader`).
 """
 
 from __future__ import annotations
@@ -45,11 +46,13 @@ class Signals:
     """
     The handlers of INT, TERM, HUP, TSTP and CONT for as long as the block lasts.
 
-    `terminal` is the descriptor that is typed at, or None: then no modes are touched.
+    `terminal` is the descriptor that is typed at, or None (then no modes are touched); a `dumb` one
+    knows no escape sequences and keeps its modes.
     """
 
-    def __init__(self, terminal: int | None = None) -> None:
+    def __init__(self, terminal: int | None = None, dumb: bool = False) -> None:
         self.terminal = terminal
+        self.dumb = dumb
         self.leaving = 0
         self.interrupted = False
         self._listener: SimpleQueue[Any] | None = None
@@ -69,11 +72,8 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         self._restore()
-        if self.leaving and self.terminal is not None:
-            with suppress(
-                termios.error, OSError
-            ):  # a message that was typed ahead is no command for the shell
-                termios.tcflush(self.terminal, termios.TCIFLUSH)
+        if self.leaving:
+            self.throw_away_typed()  # a message that was typed ahead is no command for the shell
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -107,6 +107,12 @@ class Signals:
         if self.leaving:
             self._end_prompt()
 
+    def throw_away_typed(self) -> None:
+        """What was typed and not read yet."""
+        if self.terminal is not None and _in_front(self.terminal):
+            with suppress(termios.error, OSError):
+                termios.tcflush(self.terminal, termios.TCIFLUSH)
+
     @contextmanager
     def waking(self) -> Iterator[int]:
         """A descriptor that can be read as soon as a signal came, for who waits on others too (`select`)."""
@@ -117,6 +123,7 @@ class Signals:
         try:
             yield woken
         finally:
+            self.interrupted = False
             signal.set_wakeup_fd(before)
             os.close(woken)
             os.close(written)
@@ -132,6 +139,8 @@ class Signals:
         self.leaving = ENDINGS[signal.Signals(number)]
         if self._listener is not None:
             self._listener.put(Leaving(self.leaving))
+        if self._prompt is not None and self.terminal is not None and not _in_front(self.terminal):
+            os._exit(self.leaving)  # the prompt's end would change the modes, and be stopped for it
         self._end_prompt()
 
     def _end_prompt(self) -> None:
@@ -160,6 +169,8 @@ class Signals:
             self._be_quiet()
         elif self._prompt.is_running:
             if self.terminal is not None:
+                if not _in_front(self.terminal):
+                    return  # to change the modes from there would stop us; who brings us back says so again
                 from prompt_toolkit.input.vt100 import raw_mode
 
                 raw_mode(self.terminal).__enter__()
@@ -171,7 +182,7 @@ class Signals:
     def _be_quiet(self) -> None:
         """No echo, no line buffering; Enter stays \\r, as prompt-toolkit reads it; Ctrl-C still signals."""
         modes = _modes(self.terminal)
-        if modes is None:
+        if modes is None or self.dumb:
             return
         modes[_LFLAG] &= ~(termios.ECHO | termios.ICANON)
         modes[_LFLAG] |= termios.ISIG
@@ -182,13 +193,11 @@ class Signals:
             self._write(MARK_PASTES)
 
     def _restore(self) -> None:
-        if self.terminal is None:
-            return
-        _set_modes(self.terminal, self._cooked)
-        self._write(RESTORE)
+        if _set_modes(self.terminal, self._cooked):
+            self._write(RESTORE)
 
     def _write(self, sequences: str) -> None:
-        if self.terminal is not None:
+        if self.terminal is not None and not self.dumb:
             with suppress(OSError):
                 os.write(self.terminal, sequences.encode())
 
@@ -203,11 +212,17 @@ def _modes(terminal: int | None) -> list[Any] | None:
 
 
 def _set_modes(terminal: int | None, modes: list[Any] | None) -> bool:
-    """Whether they are set: in the background a change of modes would stop the process."""
-    if terminal is None or modes is None:
+    """Whether they are set."""
+    if terminal is None or modes is None or not _in_front(terminal):
         return False
     with suppress(termios.error, OSError):
-        if os.tcgetpgrp(terminal) == os.getpgrp():
-            termios.tcsetattr(terminal, termios.TCSANOW, modes)
-            return True
+        termios.tcsetattr(terminal, termios.TCSANOW, modes)
+        return True
+    return False
+
+
+def _in_front(terminal: int) -> bool:
+    """Whether the terminal is ours: from the background a change of modes, or a flush, would stop us."""
+    with suppress(OSError):
+        return os.tcgetpgrp(terminal) == os.getpgrp()
     return False

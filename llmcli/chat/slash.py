@@ -111,8 +111,6 @@ def find(word: str) -> Command:
 
     Raises UsageError with the nearest name.
     """
-    if word == "/":
-        word = "/help"
     by_word = {name: command for command in COMMANDS for name in (command.name, *command.also)}
     if word in by_word:
         return by_word[word]
@@ -160,7 +158,9 @@ def literal(text: str) -> str:
 
 
 def run(talk: Talk, line: str) -> None:
-    """Do what a line that begins with a slash says."""
+    """Do what a line that begins with a slash says; the slash alone lists the commands."""
+    if line.strip() == "/":
+        line = "/help"
     word, _, rest = line.partition(" ")
     if "\n" in word:
         word, _, rest = line.partition("\n")

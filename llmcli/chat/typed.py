@@ -1,5 +1,5 @@
 """
-From the line that was typed to the text that is meant: blocks, and slashes that are none.
+From the line that was typed to the message that is meant, and back: blocks, and slashes that are none.
 """
 
 from __future__ import annotations
@@ -19,6 +19,18 @@ def message(line: str) -> str:
     text = without_marks(line)
     as_it_stands = text is not line or ("\n" in text and not is_known(text))
     return literal(text) if as_it_stands else text
+
+
+def as_line(text: str) -> str:
+    '''
+    The line that says this message, to be typed anew.
+
+    >>> as_line("hello"), as_line("/etc/hosts"), as_line("/help\\nme")
+    ('hello', '//etc/hosts', '"""\\n/help\\nme\\n"""')
+    '''
+    if "\n" not in text:
+        return literal(text)
+    return f"{BLOCK}\n{text}\n{BLOCK}" if is_known(text) else text
 
 
 def without_marks(text: str) -> str:

@@ -182,7 +182,7 @@ def _talk(
         doors = _doors(asked, model, env, kept)
         conversation = _conversation(asked, history, record, reference, template)
         screen = _screen(asked, env, settings.theme != "none")
-        signals = stack.enter_context(Signals(None if screen.dumb else terminal))
+        signals = stack.enter_context(Signals(terminal, screen.dumb))
         talk = Talk(
             doors, conversation, screen, signals, reference, _sampling(sampling, template),
             chosen=template.sampling.keys() | sampling.given().keys(), context=model.context,

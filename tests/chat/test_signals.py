@@ -87,11 +87,11 @@ def shell(terminal, script):
     Without a shell nobody could continue a stopped process, so the kernel does not stop it.
     """
 
-    def open_():
+    def open_(delay=3.0):
         # Wide enough that no line of the shell is folded, however long the path of the interpreter.
         one = terminal(command=["/bin/bash", "--norc", "-i"], env={"PS1": "shell$ "}, columns=400)
         one.until(r"shell\$")
-        one.type(f"{sys.executable} -m llmcli chat -m {script(default=REPLY, delay=3.0)}\r")
+        one.type(f"{sys.executable} -m llmcli chat -m {script(default=REPLY, delay=delay)}\r")
         return one
 
     return open_
@@ -128,21 +128,38 @@ def stops_at_some_moment(one, kept, number):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_neither_the_preview_nor_what_was_typed_ahead_is_left_to_the_shell(shell):
-    one = shell()
+    one = shell(delay=15.0)
     one.ready()
     one.type("a question\r")
-    one.until("word0 word1")
+    one.until(r"word\d+ word\d+")
     os.kill(llm_in(one), signal.SIGTSTP)
-    assert "word0" not in one.until("Stopped")
+    assert "word" not in one.until("Stopped")
     one.type("fg\r")
-    one.until("word0 word1")
+    one.until(r"word\d+ word\d+")
     one.type("echo typed $((20 + 3)) ahead\r")
     one.rest(0.2)
+    assert WORDS[-1] not in one.text()  # it still streams
     os.kill(llm_in(one), signal.SIGTERM)
     one.until(r"(?m)^shell\$$")
     one.type("echo left=$?\r")
 
     assert "typed 23 ahead" not in one.until("(?m)^left=143")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("question", "shown"), [("", "(?m)^>$"), ("a question\r", r"word\d")])
+def test_asked_to_end_in_the_background_it_ends(shell, question, shown):
+    one = shell(delay=15.0)
+    one.ready()
+    one.type(question)
+    one.until(shown)
+    os.kill(llm_in(one), signal.SIGTSTP)
+    one.until("Stopped")
+    one.type("kill %1\r")
+    one.rest(0.5)
+    one.type("wait %1; echo left=$?\r")
+
+    one.until("(?m)^left=(143|127)")  # 127: it ended before
 
 
 @pytest.mark.parametrize("number", [4])

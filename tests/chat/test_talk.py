@@ -343,6 +343,15 @@ def test_a_block_and_pasted_lines_are_sent_as_they_stand(typist, typed, sent):
     assert [m.content for m in chat.talk.conversation.messages()] == [sent, "ok"]
 
 
+@pytest.mark.parametrize("text", ["//etc/hosts", "//etc<C-j>and more", '"""/help<C-j>me"""', "two<C-j>lines"])
+def test_a_message_taken_back_is_sent_again_as_it_was(typist, text):
+    chat = typist.chat(text, "/edit", "", default="{last}")
+
+    said = [turn.entries[0].content for turn in chat.talk.conversation.turns()]
+    assert said == [chat.typed[0].strip('"') if text.startswith('"') else said[0]]
+    assert chat.all.count(said[0]) == 2
+
+
 def test_a_command_may_have_several_lines(typist):
     chat = typist.chat("\x1b[200~/system Be brief.\nBe kind.\x1b[201~", default="ok")
     assert chat.talk.conversation.system == "Be brief.\nBe kind."
@@ -362,6 +371,9 @@ FAMILY, FLAG = "👨\u200d👩\u200d👧", "🇩🇪"
         ("cafe\u0301<BS>e", "cafe"),
         ("漢字<BS>", "漢"),
         ("\u0928\u093f<BS>", "\u0928"),
+        ("\u0e19\u0e33<BS>", "\u0e19"),
+        ("\u0915\u094d\u0937<BS>", "\u0915\u094d"),
+        ("e" + "\u0301" * 100 + "x<Left><Left><Right>y", "e" + "\u0301" * 100 + "yx"),
         ("\u05e9\u05dc\u05d5\u05dd<BS>", "\u05e9\u05dc\u05d5"),
         ("<BS><Del><Left><Right>end", "end"),
         ("one<C-j>two<Left><Left><Left><Left>x", "one\nxtwo"),

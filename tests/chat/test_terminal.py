@@ -213,29 +213,50 @@ def test_a_dumb_terminal_sends_what_it_shows(terminal, script, asked, kept):
     assert [message.content for message in messages[::2]] == said
 
 
+def test_a_block_at_a_dumb_terminal_is_sent_whole_or_not_at_all(terminal, script, asked):
+    chat = terminal("chat", "-m", script(default="You said {last}", log="asked.jsonl"), term="dumb")
+    chat.ready()
+    for line in ('"""', "x" * 5000, 'end"""'):
+        chat.type(line + "\r")
+        chat.rest(0.1)
+    chat.until("nothing is sent")
+    chat.ready()
+    for line in ('"""', "/etc/hosts"):
+        chat.type(line + "\r")
+        chat.rest(0.1)
+    chat.type("\x04")
+    chat.until("You said /etc/hosts")
+
+    assert [message["content"] for message in asked()[-1]["messages"]] == ["/etc/hosts"]
+
+
 def test_a_message_that_waits_at_a_dumb_terminal_is_sent_by_enter(terminal, script, asked):
     chat = terminal("chat", "-m", script(default="You said {last}", log="asked.jsonl"), term="dumb")
     chat.ready()
-    chat.type("first\r")
-    chat.until("You said first")
+    chat.type("//first\r")
+    chat.until("You said /first")
     chat.type("/edit\r")
     chat.until("Enter sends this")
     chat.type("/stats\r")
     chat.until("Enter sends this", times=2)
+    chat.type("no\x03")
+    chat.until("Enter sends this", times=3)
     chat.type("\r")
-    chat.until("You said first", times=2)
+    chat.until("You said /first", times=2)
 
-    assert [message["content"] for message in asked()[-1]["messages"]] == ["first"]
+    assert [message["content"] for message in asked()[-1]["messages"]] == ["/first"]
 
 
 def test_a_dumb_terminal_is_left_by_a_signal_and_stops_and_goes_on(terminal, script):
     chat = terminal("chat", "-m", script(default="You said {last}"), term="dumb")
     chat.ready()
+    chat.type("thrown away, ")
+    chat.until("thrown away")
     os.kill(chat.child.pid, signal.SIGSTOP)
     os.kill(chat.child.pid, signal.SIGCONT)
-    chat.until(r"(?m)^>$", times=2)
+    chat.ready()
     chat.type("still here\r")
-    chat.until("You said still here")
+    assert "You said still here" in chat.until("You said")
     chat.ready()
     os.kill(chat.child.pid, signal.SIGTERM)
 
@@ -336,6 +357,10 @@ def test_a_pipe_that_nobody_writes_to_is_waited_for_until_ctrl_c(terminal, scrip
     chat.type("\x03")
     chat.until("■ stopped")
     chat.ready()
+    chat.type("/read fifo\r")
+    chat.until("reading fifo … 1 s")
+    (work / "fifo").write_text("one two three four five")
+    chat.until("fifo  5 tokens")
     chat.type("hello\r")
     chat.until("ok")
 
