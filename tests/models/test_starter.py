@@ -66,7 +66,7 @@ def test_sentences_have_their_language(starter):
     ("text", "to", "expected"),
     [
         ("I have two children.", "de", "Ich habe zwei Kinder."),
-        ("Where is the train station?", "es", "¿Dónde está la estación?"),
+        ("Where is the train station?", "es", "¿Dónde está la estación de tren?"),
         ("Er wohnt in Berlin.", "en", "He lives in Berlin."),
         ("Mi madre trabaja en un hospital.", "en", "My mother works in a hospital."),
     ],
