@@ -256,7 +256,7 @@ def test_a_dumb_terminal_is_left_by_a_signal_and_stops_and_goes_on(terminal, scr
     os.kill(chat.child.pid, signal.SIGCONT)
     chat.ready()
     chat.type("still here\r")
-    assert "You said still here" in chat.until("You said")
+    chat.until(r"(?m)^You said still here$")
     chat.ready()
     os.kill(chat.child.pid, signal.SIGTERM)
 
