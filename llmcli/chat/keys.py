@@ -17,6 +17,7 @@ from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import (
     Condition,
+    Filter,
     emacs_insert_mode,
     has_focus,
     has_selection,
@@ -30,16 +31,6 @@ from wcwidth import grapheme_boundary_before, iter_graphemes
 
 from llmcli.chat.outside import edit_outside
 from llmcli.chat.typed import in_open_block
-
-
-def before(text: str, at: int) -> int:
-    """
-    Where the character before a place begins.
-
-    >>> before("e\\u0301", 2), before("go 👨\\u200d👩\\u200d👧", 8), before("🇩🇪🇫🇷", 4)
-    (0, 3, 2)
-    """
-    return grapheme_boundary_before(text, at)
 
 
 def after(text: str, at: int) -> int:
@@ -60,7 +51,7 @@ def erased(text: str, at: int) -> int:
     >>> erased("👍🏽", 2), erased("\u0928\u093f", 2), erased("\u0e19\u0e33", 2)
     (0, 1, 1)
     """
-    start = before(text, at)
+    start = grapheme_boundary_before(text, at)
     typed_apart = unicodedata.category(text[start : start + 1] or " ") == "Lo"
     return at - 1 if typed_apart and _can_be_seen(text[at - 1]) else start
 
@@ -128,9 +119,13 @@ def bindings(complain: Callable[[str], None]) -> KeyBindings:
         else:
             event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
 
-    free = typing & ~has_selection
-    inserting = free & (emacs_insert_mode | vi_insert_mode)
-    commanding = free & vi_navigation_mode
+    _add_deletions(keys, typing & ~has_selection & (emacs_insert_mode | vi_insert_mode))
+    _add_vi_commands(keys, typing & ~has_selection & vi_navigation_mode)
+    return keys
+
+
+def _add_deletions(keys: KeyBindings, inserting: Filter) -> None:
+    """Backspace and Delete."""
     has_text = Condition(lambda: bool(get_app().current_buffer.text))
 
     @keys.add("backspace", filter=inserting, save_before=_pressed_anew)
@@ -148,6 +143,10 @@ def bindings(complain: Callable[[str], None]) -> KeyBindings:
         buffer = event.current_buffer
         for _ in range(max(event.arg, 0)):
             buffer.delete(after(buffer.text, buffer.cursor_position) - buffer.cursor_position)
+
+
+def _add_vi_commands(keys: KeyBindings, commanding: Filter) -> None:
+    """What vi's normal mode does with single characters."""
 
     @keys.add("x", filter=commanding)
     def _(event: KeyPressEvent) -> None:
@@ -168,7 +167,7 @@ def bindings(complain: Callable[[str], None]) -> KeyBindings:
         for _ in range(max(event.arg, 0)):
             if buffer.document.cursor_position_col:
                 at = buffer.cursor_position
-                cut = buffer.delete_before_cursor(at - before(buffer.text, at)) + cut
+                cut = buffer.delete_before_cursor(at - grapheme_boundary_before(buffer.text, at)) + cut
         if cut:
             event.app.clipboard.set_text(cut)
 
@@ -180,8 +179,6 @@ def bindings(complain: Callable[[str], None]) -> KeyBindings:
         cut = _cut(event)
         buffer.insert_text(event.data * len(list(iter_graphemes(cut))))
         buffer.cursor_position = max(at, buffer.cursor_position - 1)
-
-    return keys
 
 
 def _cut(event: KeyPressEvent) -> str:
@@ -210,6 +207,6 @@ class WholeCharacters:
     def _moved(self, buffer: Buffer) -> None:
         text, at, forward = buffer.text, buffer.cursor_position, buffer.cursor_position > self._last
         self._last = at
-        start = before(text, at + 1)
+        start = grapheme_boundary_before(text, at + 1)
         if start < at < len(text) and (text, at) != self._edited_to:
             buffer.cursor_position = after(text, start) if forward else start

@@ -72,7 +72,7 @@ class LineReader:
                 lines.append(self._line(CONTINUATION))
             except EOFError:
                 lines.append(BLOCK)
-        if any(len(line.encode()) >= LONGEST for line in lines):
+        if any(len(line.encode("utf-8", "surrogateescape")) >= LONGEST for line in lines):
             raise UsageError(
                 f"nothing is sent: of a line this terminal gives its first {LONGEST:,} bytes only",
                 hint=f"in shorter lines, after an opening {BLOCK}; or /read FILE",
@@ -104,4 +104,4 @@ class LineReader:
                 self._read += part
         line, _, self._read = self._read.partition(b"\n")
         screen.begin_line()
-        return line.decode("utf-8", "replace")
+        return line.decode("utf-8", "surrogateescape")
