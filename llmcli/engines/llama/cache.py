@@ -39,6 +39,13 @@ class Cache(Room):
         self.decode_seconds = 0.0
         self.decoded_tokens = 0
 
+    def most_tokens(self) -> int:
+        """Tokens of the next decode."""
+        if self._kind != "shared" or not self.made:
+            return self._limits.batch
+        own = sum(slot.past + slot.cells - slot.request.cells for slot in self._slots)
+        return self._limits.decode(self.prefixes.cells + own)
+
     def nearest(self, request: Request) -> tuple[Slot | None, int]:
         """The running request that begins most like this one, and how many tokens can be had from it."""
         if self.whole_only or self.apart or self._limits.sequential or self._model.window:

@@ -178,6 +178,7 @@ class Batch:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.most = capacity
         self.count = 0
         self.outputs = 0
         self._token = np.zeros(capacity, np.int32)
@@ -201,10 +202,11 @@ class Batch:
     @property
     def room(self) -> int:
         """Tokens that still fit."""
-        return self.capacity - self.count
+        return self.most - self.count
 
-    def clear(self) -> None:
-        """Begin anew."""
+    def clear(self, most: int | None = None) -> None:
+        """Begin anew, with `most` tokens or as many as there can be."""
+        self.most = self.capacity if most is None else most
         self.count = 0
         self.outputs = 0
 

@@ -133,7 +133,7 @@ class Scheduler:
         limit = 1 if self._limits.sequential else self._limits.parallel
         pending = sum(len(slot.pending) for slot in self._slots)
         # When the next batch is full, more would only widen the cache that all attend to.
-        while self._waiting and len(self._slots) < limit and pending < self._limits.batch:
+        while self._waiting and len(self._slots) < limit and pending < self.cache.most_tokens():
             request = self._waiting[0]
             try:
                 if not self.cache.make_room(request):
@@ -194,7 +194,7 @@ class Scheduler:
     def _step(self) -> None:
         """Fill a batch, decode it, and let everyone whose logits are there go on."""
         cache = self.cache
-        cache.batch.clear()
+        cache.batch.clear(cache.most_tokens())
         branches = self._scoring.add()
         runs = self._add_runs()
         self._report(runs)
