@@ -4,8 +4,9 @@ Begin a run from a smaller exported model with another tokenizer: wider, and wit
     python grow.py --from small.gguf --tokenizer tokenizer.json --out RUN/checkpoint.pt
 
 A token that both vocabularies have keeps its embedding; a new one starts as the mean of the old tokens that
-spell it. New numbers of the hidden state start near zero, new heads and feed-forward units write nothing at
-first, so the wider model says at its first step about what the small one says.
+spell it, a label as the first of them, which was expected in its place. New numbers of the hidden state start
+near zero, new heads and feed-forward units write nothing at first, so the wider model says at its first step
+about what the small one says.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from export import read_weights
 from model import SHAPES, Model, parameters
-from tokenizer import of_gguf
+from tokenizer import LABELS, of_gguf
 from tokenizers import Tokenizer
 from torch import Tensor
 from train import Run
@@ -31,7 +32,7 @@ def grown_words(old: Tensor, small: Tokenizer, large: Tokenizer, width: int) -> 
         shared += word in known
         # A token is spelled in byte-level characters, so the merges apply to it as it stands.
         pieces = [known[word]] if word in known else [known[p.value] for p in small.model.tokenize(word)]
-        table[number] = old[pieces].mean(0)
+        table[number] = old[pieces[: 1 if word in LABELS else None]].mean(0)
     fresh = torch.randn(len(table), width - old.shape[1]) * table.std() * QUIET
     return torch.cat((table, fresh), 1), shared
 

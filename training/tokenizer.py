@@ -3,8 +3,7 @@ Train the tokenizer: byte-level BPE on GPT-2's pattern, which llama.cpp reads as
 
     python tokenizer.py --data FOLDER --out tokenizer.json
 
-The words that answer a label question are made tokens of their own, with and without a space before them,
-so that a label costs one step.
+The words that answer a label question are made tokens of their own, so that a label costs one step.
 """
 
 import argparse
@@ -21,7 +20,7 @@ END, USER, ASSISTANT, SYSTEM = CONTROL = ["<|end|>", "<|user|>", "<|assistant|>"
 VOCABULARY = 8192
 # The letters that bytes of European texts are shown as: a piece without any of them is (part of) Chinese.
 LATIN = {chr(c) for c in range(0x21, 0x7F)} | {"Ġ", "Ċ", "Ã", "Â", "Å", "â", "Ä", "Î", "Ð", "Ñ"}
-LABELS = ["positive", "neutral", "negative", "yes", "no", "question", "statement"]
+LABELS = ["positive", "neutral", "negative", "yes", "no", "question", "statement", "spam", "ham"]
 LABELS += ["English", "German", "French", "Spanish", "Chinese"]
 
 # Rows of each set that the merges are counted on. The everyday sentences come whole and the technical
@@ -97,6 +96,26 @@ def extend(old: Tokenizer, fresh: Tokenizer) -> Tokenizer:
     return assemble([*alphabet, *(a + b for a, b in (*kept, *added))], [*kept, *added])
 
 
+def with_labels(old: Tokenizer) -> Tokenizer:
+    """The old tokenizer with each of LABELS as one piece, in the place of its rarest pieces."""
+    state = json.loads(old.to_str())["model"]
+    words = sorted(state["vocab"], key=state["vocab"].__getitem__)
+    merges = [tuple(merge) for merge in state["merges"]]
+    added: list[tuple[str, str]] = []
+    for label in LABELS:
+        so_far = assemble([*words, *(a + b for a, b in added)], [*merges, *added])
+        first, *rest = (piece.value for piece in so_far.model.tokenize(label))
+        for piece in rest:
+            added.append((first, piece))
+            first += piece
+    needed = {part for merge in (*merges, *added) for part in merge}
+    # The commonest merges come first, and behind them the Chinese ones.
+    rare = [(a, b) for a, b in merges if set(a + b) & LATIN and a + b not in needed][-len(added) :]
+    for (a, b), (c, d) in zip(rare, added, strict=True):
+        words[words.index(a + b)] = c + d
+    return assemble(words, [merge for merge in merges if merge not in rare] + added)
+
+
 def train(data: Path) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -118,10 +137,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="what to count; without it, --keep's pieces and the labels")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--keep", type=Path, help="an exported model whose pieces are kept, Chinese added")
     options = parser.parse_args()
-    trained = train(options.data)
-    made = extend(of_gguf(options.keep), trained) if options.keep else trained
-    made.save(str(options.out))
+    made = of_gguf(options.keep) if options.keep else train(options.data)
+    if options.keep and options.data:
+        made = extend(made, train(options.data))
+    with_labels(made).save(str(options.out))
