@@ -14,7 +14,8 @@ import gguf
 import numpy as np
 import torch
 from model import Shape
-from tokenizer import CONTROL, END
+from tokenizer import CONTROL, END, of_gguf
+from tokenizers import Tokenizer
 from torch import Tensor
 
 CHAT_TEMPLATE = (
@@ -126,11 +127,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name: torch.from_numpy(values) for name, values in _read(gguf.GGUFReader(str(path)))}
 
 
-def _ended(path: Path) -> dict[str, Tensor]:
-    """The weights of an earlier end, by our names."""
-    if path.suffix == ".gguf":
-        return read_weights(path)
-    return torch.load(path, map_location="cpu", weights_only=True)["model"]
+def mixed(weights: dict[str, Tensor], end: Path, share: float, tokenizer: Path) -> dict[str, Tensor]:
+    """
+    The mean with the weights of an earlier end, which has `share` of it.
+
+    What an exported one has for pieces that `tokenizer` has no longer is left out: those in their places
+    stay as they are.
+    """
+    if end.suffix == ".gguf":
+        other = read_weights(end)
+        vocabulary = Tokenizer.from_file(str(tokenizer)).get_vocab()
+        theirs = of_gguf(end).get_vocab()
+        fresh = [number for word, number in vocabulary.items() if theirs.get(word) != number]
+        other["words.weight"][fresh] = weights["words.weight"][fresh]
+    else:
+        other = torch.load(end, map_location="cpu", weights_only=True)["model"]
+    return {name: share * other[name] + (1 - share) * one for name, one in weights.items()}
 
 
 def _read(reader: gguf.GGUFReader) -> Iterator[tuple[str, np.ndarray]]:
@@ -175,9 +187,7 @@ if __name__ == "__main__":
     exact = options.out.with_suffix(".f32.gguf")
     weights = state["average" if options.average else "model"]
     if options.mix:
-        other = _ended(options.mix)
-        share = options.share
-        weights = {name: share * other[name] + (1 - share) * one for name, one in weights.items()}
+        weights = mixed(weights, options.mix, options.share, options.tokenizer)
     write(weights, Shape(**state["shape"]), options.tokenizer, exact)
     if options.type == "ALL_F32":
         exact.replace(options.out)

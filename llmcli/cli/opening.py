@@ -124,13 +124,23 @@ def say_where(reference: str, env: Environment) -> None:
 def say_unfit(
     chosen: Chosen, template: Template, values: Mapping[str, Any], labels: Sequence[str], env: Environment
 ) -> None:
-    """Tell that answers are guesses, where models.yaml says what the model can do and this is not of it."""
+    """
+    Tell that answers are guesses, where models.yaml says what the model can do and this is not of it.
+
+    Raises UsageError for such labels of a template of ours: a guess among them looks like an answer. Who
+    writes a template of labels may try it with any model.
+    """
     entry = chosen.model.entry if chosen.model else None
-    if entry and entry.made_for:
-        task = _unfit(entry.made_for, template, values, labels)
-        if task:
-            name = chosen.reference
-            env.note(f"{name} is not made for {task}: expect guesses; `llm models list` shows larger models")
+    task = _unfit(entry.made_for, template, values, labels) if entry and entry.made_for else ""
+    if not task:
+        return
+    name = chosen.reference
+    if template.mode == "label" and template.source == "built in":
+        raise UsageError(
+            f"{name} is not made for {task} and would guess",
+            hint=f"use -m with a larger one, see `llm models list`; its own labels: `llm models show {name}`",
+        )
+    env.note(f"{name} is not made for {task}: expect guesses; `llm models list` shows larger models")
 
 
 def _unfit(made_for: MadeFor, template: Template, values: Mapping[str, Any], labels: Sequence[str]) -> str:

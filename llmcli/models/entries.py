@@ -55,7 +55,8 @@ class ModelEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `file` is a file of the hub's `repo`, or of the address `url`, or `path` one on this machine; `sha256` is
     that of its bytes. `parameters` is what its maker says ("0.6B"). `chat_template` is used where the
     file has none. `templates` overrides fields of templates for this model, `temperature_scale` divides label
-    log-probabilities. What is not in `made_for`, if there is one, is answered with a note that it is a guess.
+    log-probabilities. What is not in `made_for`, if there is one, is answered with a note that it is a guess,
+    and `llm label` refuses other labels.
     """
 
     name: str = ""

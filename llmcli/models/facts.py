@@ -5,7 +5,7 @@ Everything about one model: what models.yaml says, what its file says, whether i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,18 @@ def as_lines(facts: Facts) -> Iterator[tuple[str, str]]:
     )
     if entry and entry.thinking:
         yield "thinking", f"between {entry.thinking.open!r} and {entry.thinking.close!r}"
+    if entry and entry.made_for:
+        yield "made for", ", ".join(_task(*task) for task in entry.made_for.templates.items())
+        yield "its labels", ", ".join(entry.made_for.labels)
     for key, value in sorted(header.metadata.items()):
         if key != "tokenizer.chat_template":
             yield "metadata", f"{key} = {_brief(value)}"
+
+
+def _task(template: str, values: Mapping[str, Sequence[str]]) -> str:
+    """A template, with the values that a model knows of its parameters: translate (German, French)."""
+    known = [value for allowed in values.values() for value in allowed]
+    return f"{template} ({', '.join(known)})" if known else template
 
 
 def as_record(facts: Facts) -> dict[str, Any]:

@@ -445,10 +445,9 @@ UNFIT = "llm: note: starter is not made for {}: expect guesses; `llm models list
     ("words", "what"),
     [
         (["label", "--labels", "question,statement"], None),
-        (["label", "--labels", "question,politics,sports"], "the labels politics, sports"),
-        (["label", "--labels", "question,politics", "-q"], None),
-        (["label", "--labels", "a,b,c,d,e,f"], "the labels a, b, c, d, e, …"),
         (["moods"], None),
+        (["urgency"], "the labels today, whenever"),
+        (["urgency", "-q"], None),
         (["rhyme"], "`llm rhyme`"),
         (["title"], None),
         (["rewrite"], "`llm rewrite`"),
@@ -460,11 +459,39 @@ def test_the_built_in_model_says_what_it_is_not_made_for(call, work, words, what
     prompts = work / "prompts"
     prompts.mkdir(parents=True)
     (prompts / "moods.yaml").write_text("help: Moods.\nprompt: '{{ text }}'\nlabels: [good, bad]\n")
+    (prompts / "urgency.yaml").write_text("help: When?\nprompt: '{{ text }}'\nlabels: [today, whenever]\n")
     (prompts / "rhyme.yaml").write_text("help: Rhyme.\nprompt: '{{ text }}'\n")
 
     said = call(*words, "-m", "starter", "--dry-run", "--text", "x")
 
     assert (said.code, said.err) == (0, UNFIT.format(what) if what else "")
+
+
+@pytest.mark.parametrize(
+    ("labels", "strange"),
+    [
+        ("question,politics,sports", "the labels politics, sports"),
+        ("question,politics", "the label politics"),
+        ("a,b,c,d,e,f", "the labels a, b, c, d, e, …"),
+    ],
+)
+def test_the_built_in_model_does_not_guess_among_labels(call, work, labels, strange):
+    rows = work / "rows.csv"
+    rows.write_text("text\nThe match was lost.\n")
+    for given in (["--text", "x"], [str(rows), "-o", str(work / "out.csv")]):
+        said = call("label", "-m", "starter", "--labels", labels, *given)
+
+        assert (said.code, said.out) == (2, "")
+        assert said.err == (
+            f"llm: error: starter is not made for {strange} and would guess (use -m with a larger one, "
+            "see `llm models list`; its own labels: `llm models show starter`)\n"
+        )
+    assert not (work / "out.csv").exists()
+    shown = call("models", "show", "starter").out
+    assert (
+        "\nmade for        translate (English, German, French, Spanish, Chinese), summarize, title\n" in shown
+    )
+    assert "\nits labels      positive, neutral, negative, " in shown
 
 
 def test_a_dry_run_shows_the_prompt_and_asks_nothing(call, model, work, asked):
