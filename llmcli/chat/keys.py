@@ -2,8 +2,8 @@
 What each key does in the message that is typed; all others are prompt-toolkit's, as emacs or vi has them.
 
 prompt-toolkit moves and deletes by code points. Here the cursor stands before or behind what a person sees
-as one character (an emoji of several, a flag, a letter with its accents), and the keys that delete one delete
-all of it; but for vi's text objects, its R, and emacs' Ctrl-T.
+as one character (an emoji of several, a flag, a letter with its accents), and the keys that delete one,
+replace it or swap it take all of it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from threading import Lock
 
 from prompt_toolkit.application.current import get_app
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import (
     Condition,
@@ -23,10 +24,13 @@ from prompt_toolkit.filters import (
     has_selection,
     vi_insert_mode,
     vi_navigation_mode,
+    vi_replace_mode,
 )
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding.bindings.vi import TextObject, create_text_object_decorator
 from prompt_toolkit.key_binding.vi_state import InputMode
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.selection import PasteMode, SelectionType
 from wcwidth import grapheme_boundary_before, iter_graphemes
 
 from llmcli.chat.outside import edit_outside
@@ -120,7 +124,10 @@ def bindings(complain: Callable[[str], None]) -> KeyBindings:
             event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
 
     _add_deletions(keys, typing & ~has_selection & (emacs_insert_mode | vi_insert_mode))
+    _add_swap(keys, typing & emacs_insert_mode)
     _add_vi_commands(keys, typing & ~has_selection & vi_navigation_mode)
+    _add_vi_replacing(keys, typing & vi_replace_mode)
+    _add_vi_text_objects(keys, typing)
     return keys
 
 
@@ -143,6 +150,21 @@ def _add_deletions(keys: KeyBindings, inserting: Filter) -> None:
         buffer = event.current_buffer
         for _ in range(max(event.arg, 0)):
             buffer.delete(after(buffer.text, buffer.cursor_position) - buffer.cursor_position)
+
+
+def _add_swap(keys: KeyBindings, inserting: Filter) -> None:
+    """Emacs' Ctrl-T."""
+
+    @keys.add("c-t", filter=inserting)
+    def _(event: KeyPressEvent) -> None:
+        """Swap the characters before and under the cursor; at the end of a line, the two before it."""
+        buffer = event.current_buffer
+        text, at = buffer.text, buffer.cursor_position
+        end = at if text[at : at + 1] in ("", "\n") or not at else after(text, at)
+        middle = grapheme_boundary_before(text, end)
+        start = grapheme_boundary_before(text, middle)
+        swapped = text[middle:end] + text[start:middle]
+        buffer.document = Document(text[:start] + swapped + text[end:], end)
 
 
 def _add_vi_commands(keys: KeyBindings, commanding: Filter) -> None:
@@ -179,6 +201,57 @@ def _add_vi_commands(keys: KeyBindings, commanding: Filter) -> None:
         cut = _cut(event)
         buffer.insert_text(event.data * len(list(iter_graphemes(cut))))
         buffer.cursor_position = max(at, buffer.cursor_position - 1)
+
+    @keys.add("p", filter=commanding)
+    def _(event: KeyPressEvent) -> None:
+        """Paste behind the character under the cursor."""
+        buffer, data = event.current_buffer, event.app.clipboard.get_data()
+        if data.type is SelectionType.LINES:
+            buffer.paste_clipboard_data(data, PasteMode.VI_AFTER, event.arg)
+            return
+        text, at, pasted = buffer.text, buffer.cursor_position, data.text * event.arg
+        start = at if text[at : at + 1] == "\n" else after(text, at)
+        buffer.document = Document(text[:start] + pasted + text[start:], start + max(len(pasted) - 1, 0))
+
+
+def _add_vi_replacing(keys: KeyBindings, replacing: Filter) -> None:
+    """What is typed after vi's R."""
+
+    @keys.add(Keys.Any, filter=replacing)
+    def _(event: KeyPressEvent) -> None:
+        """Put a character in the place of the one under the cursor, or what belongs to it behind it."""
+        buffer = event.current_buffer
+        before = buffer.document.text_before_cursor
+        if grapheme_boundary_before(before + event.data, len(before) + 1) == len(before):
+            _cut(event)
+        buffer.insert_text(event.data)
+
+
+def _add_vi_text_objects(keys: KeyBindings, typing: Filter) -> None:
+    """What vi's operators take of one character: dl, ch, y3l."""
+    text_object = create_text_object_decorator(keys)
+    for key in ("l", " ", "right", "h", "left"):
+        text_object(key, filter=typing, no_move_handler=True, no_selection_handler=True)(
+            _before if key in ("h", "left") else _behind
+        )
+
+
+def _behind(event: KeyPressEvent) -> TextObject:
+    """The characters under the cursor and behind it, within the line."""
+    text, at = event.current_buffer.text, event.current_buffer.cursor_position
+    end = at
+    for _ in range(event.arg):
+        end = end if text[end : end + 1] == "\n" else after(text, end)
+    return TextObject(end - at)
+
+
+def _before(event: KeyPressEvent) -> TextObject:
+    """The characters before the cursor, within the line."""
+    text, at = event.current_buffer.text, event.current_buffer.cursor_position
+    start = at
+    for _ in range(event.arg):
+        start = start if text[:start].endswith("\n") else grapheme_boundary_before(text, start)
+    return TextObject(start - at)
 
 
 def _cut(event: KeyPressEvent) -> str:

@@ -398,6 +398,10 @@ def test_keys_take_what_a_person_sees_as_one_character(typist, keys, line, typed
         (f"{FAMILY}<C-j>ab<Up>Z", f"Z{FAMILY}\nab"),
         (f"{FAMILY}<Left><S-Right><C-w>z", "z"),
         (f"{FLAG}<C-a>🇫🇷", f"🇫🇷{FLAG}"),
+        (f"a{FAMILY}<C-t>z", f"{FAMILY}az"),
+        (f"{FAMILY}{FLAG}x<Left><C-t>z", f"{FAMILY}x{FLAG}z"),
+        (f"{FAMILY}<C-t>z", f"{FAMILY}z"),
+        (f"{FAMILY}x<C-a><C-t>z", f"z{FAMILY}x"),
     ],
 )
 def test_emacs_keys_take_whole_characters(typist, line, typed):
@@ -416,6 +420,13 @@ def test_emacs_keys_take_whole_characters(typist, line, typed):
         (f"{FAMILY}{FLAG}y<Esc>02xP", f"{FAMILY}{FLAG}y"),
         ("e\u0301x<Esc>0x", "x"),
         ("abc<Esc>02rz", "zzc"),
+        (f"{FAMILY}xy<Esc>0dl", "xy"),
+        (f"{FAMILY}{FLAG}y<Esc>0c2lz", "zy"),
+        (f"a{FAMILY}y<Esc>dh", "ay"),
+        (f"a{FAMILY}<Esc>0x2p", f"{FAMILY}aa"),
+        (f"{FAMILY}x<Esc>0ylp", f"{FAMILY}{FAMILY}x"),
+        (f"{FAMILY}xy<Esc>0Rz<Esc>0", "zxy"),
+        (f"{FAMILY}xy<Esc>0R👍🏽q<Esc>0", "👍🏽qy"),
     ],
 )
 def test_vi_keys_take_whole_characters(typist, line, typed):

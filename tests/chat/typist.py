@@ -34,7 +34,8 @@ from llmcli.messages import Sampling
 
 KEYS = {
     "<C-c>": "\x03", "<C-d>": "\x04", "<C-D>": "\x04", "<C-g>": "\x07", "<C-j>": "\n", "<C-r>": "\x12",
-    "<C-a>": "\x01", "<C-f>": "\x06", "<C-w>": "\x17", "<M-Enter>": "\x1b\r", "<Enter>": "\r", "<Tab>": "\t",
+    "<C-a>": "\x01", "<C-f>": "\x06", "<C-t>": "\x14", "<C-w>": "\x17", "<M-Enter>": "\x1b\r",
+    "<Enter>": "\r", "<Tab>": "\t",
     "<Up>": "\x1b[A", "<Down>": "\x1b[B", "<Left>": "\x1b[D", "<Right>": "\x1b[C", "<S-Right>": "\x1b[1;2C",
     "<Esc>": "\x1b", "<BS>": "\x7f", "<Del>": "\x1b[3~", "<LF>": "\n",
     "<paste>": "\x1b[200~", "</paste>": "\x1b[201~",
