@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tokenizer as tokenizers
 import torch
-from export import halves_to_pairs, pairs_to_halves, quantise, read_weights, write
+from export import halves_to_pairs, mixed, pairs_to_halves, quantise, read_weights, write
 from mix import CHAT, TASKS, Corpus
 from model import Model, Shape, round_q4_0
 from torch import nn
@@ -102,6 +102,39 @@ def test_the_kinds_of_rows_are_told_apart(folder: Path):
     corpus = Corpus(folder / "corpus.npz")
     assert corpus.draws[CHAT][0] == ["persona_chat"]
     assert sorted(corpus.pair_draws) == ["Chinese", "French", "German", "Spanish"]
+
+
+def test_each_label_becomes_one_piece_in_the_place_of_a_rare_one():
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    merges = [("w", "o"), ("wo", "rt"), *((a, b) for a in "jqvx" for b in letters), ("r", "t")]
+    alphabet = [*tokenizers.CONTROL, *letters, *letters.upper()]
+    old = tokenizers.assemble([*alphabet, *(a + b for a, b in merges)], merges)
+
+    new = tokenizers.with_labels(old)
+
+    assert [new.encode(label).tokens for label in tokenizers.LABELS] == [[name] for name in tokenizers.LABELS]
+    assert new.get_vocab_size() == old.get_vocab_size()
+    assert new.encode("wort").tokens == old.encode("wort").tokens
+    kept = new.get_vocab().items() & old.get_vocab().items()
+    assert {word for word, _ in kept} == new.get_vocab().keys() & old.get_vocab().keys()
+
+
+def test_a_mean_leaves_out_what_the_earlier_end_has_of_other_pieces(folder: Path, tmp_path: Path):
+    model = exported(folder, tmp_path / "old.gguf")
+    words = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = words["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    vocabulary["fresh"] = vocabulary.pop(last)
+    words["model"]["merges"] = [pair for pair in words["model"]["merges"] if "".join(pair) != last]
+    (tmp_path / "new.json").write_text(json.dumps(words), encoding="utf-8")
+    weights = {name: one.detach() + 1 for name, one in model.named_parameters()}
+
+    mean = mixed(weights, tmp_path / "old.gguf", 0.25, tmp_path / "new.json")
+
+    assert torch.allclose(mean["norm.weight"], weights["norm.weight"] - 0.25)
+    table, ours = mean["words.weight"], weights["words.weight"]
+    assert torch.equal(table[vocabulary["fresh"]], ours[vocabulary["fresh"]])
+    assert torch.allclose(table[:-1], ours[:-1] - 0.25)
 
 
 def test_an_exported_file_gives_the_model_back(folder: Path, tmp_path: Path):
