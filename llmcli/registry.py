@@ -101,15 +101,16 @@ def help_line(path: Path) -> str:
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """
-    The choice that was probably meant.
+    The choice that was probably meant, in small letters or large.
 
-    >>> nearest("sumarize", ["summarize", "title"])
-    'summarize'
+    >>> nearest("sumarize", ["summarize", "title"]), nearest("TITLE", ["summarize", "title"])
+    ('summarize', 'title')
     """
     from difflib import get_close_matches  # only an error needs it
 
-    close = get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return close[0] if close else None
+    by_letters = {choice.casefold(): choice for choice in choices}
+    close = get_close_matches(word.casefold(), list(by_letters), n=1, cutoff=0.6)
+    return by_letters[close[0]] if close else None
 
 
 def _winner(name: str, places: list[tuple[Source, Path]]) -> Found:

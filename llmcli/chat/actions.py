@@ -268,7 +268,9 @@ def show_context(talk: Talk, rest: str) -> None:
     """What fills the context, in the model's own tokens."""
     talk.measure()
     conversation, turns = talk.conversation, talk.conversation.turns()
-    parts = [("system message", conversation.head)] if conversation.head else []
+    heads = [("system message", conversation.system), ("summary", conversation.summary)]
+    head = " and ".join(name for name, text in heads if text)
+    parts = [(head, conversation.head)] if head else []
     for number, turn in enumerate(turns, 1):
         parts.append((f"turn {number}: {turn.asked}", as_messages(turn.entries)))
     prompts: list[Prompt] = []
