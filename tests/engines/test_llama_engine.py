@@ -7,9 +7,11 @@ import itertools
 import json
 import math
 import os
+import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from engines.conftest import ask, ask_unchecked
@@ -217,6 +219,47 @@ def test_with_sequential_a_row_is_answered_alike_behind_a_much_longer_one():
     behind = answers(LlamaEngine(resolve("starter"), options), [long, *texts])
 
     assert behind[1:] == first
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_longer_than_expected_is_whole(kind, shared_tiny):
+    """Room is made as it grows: for 512 tokens, for 1,024, for 2,048."""
+    texts = [f"Tell me about number {n}." for n in range(2)]
+    period = "".join(
+        f"[{n % 7}{chr(97 + n % 26)}{chr(65 + n % 11)}]" for n in range(50)
+    )  # no loop of 32 tokens
+    sampling = Sampling(temperature=5.0, seed=4, grammar=f"root ::= ({period}){{24}}")
+    alone = shared_tiny(kind, trained=2400, sequential=True)
+    expected = [answer for _, answer in sorted(alone.generate(map(ask, texts), sampling))]
+    assert max(answer.usage.answer for answer in expected) > 1024
+
+    engine = shared_tiny(kind, trained=2400)
+    together = [answer for _, answer in sorted(engine.generate(iter(map(ask, texts)), sampling))]
+    joined, streamed = collect(engine.stream(ask(texts[0]), sampling))
+
+    for answer in (*together, streamed):
+        assert (answer.finish_reason, len(answer.text)) == ("stop", 1200)
+    assert [answer.usage.prompt for answer in together] == [answer.usage.prompt for answer in expected]
+    assert joined == streamed.text
+    if kind in ("llama", "qwen2"):  # the others share a cache, where a sum's last digit depends on its place
+        assert [answer.text for answer in together] == [answer.text for answer in expected]
+        assert streamed.text == expected[0].text
+
+
+def test_many_rows_run_together_whatever_their_answers_may_be(open_tiny):
+    """Of a context of 65,536 tokens each would else take the memory of all."""
+    engine = open_tiny(made=tiny("llama", context=65536, width=512, heads=8, kv_heads=8, layers=8))
+    prompts = [ask(f"Say {n}") for n in range(8)]
+    rows = engine.generate(iter(prompts), Sampling(temperature=1.0, seed=1, stop=(" the", "e")))
+
+    assert len(dict(rows)) == 8
+    assert resident_mib(engine.pid) < 600
+
+
+def resident_mib(pid):
+    """Memory of a process."""
+    [size] = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(size) / 1024
 
 
 def evaluated(engine, least):

@@ -15,6 +15,7 @@ from llmcli.engines.llama.library import Model
 from llmcli.engines.llama.requests import (
     EXACT_PIECE,
     EXACT_PROMPT,
+    EXPECTED_ANSWER,
     GPU_BATCH,
     SEARCHED_MORE,
     Limits,
@@ -107,15 +108,17 @@ class Requests:
         beams = message.sampling.beams if message.sampling.temperature == 0 else 1
         if beams > 1 and wanted is None and self._marks is None:
             budget = min(budget, 2 * len(tokens) + SEARCHED_MORE)
+        expected = budget if beams > 1 else _expected(budget, tokens)
         beside = beams > 1 or (message.many and not self._limits.sequential)
-        apart = beside and self._limits.together_apart(len(tokens) + budget, beams) > 0
+        apart = beside and self._limits.together_apart(len(tokens) + expected, beams) > 0
         if beams > 1 and not apart:
-            budget = self._budget_of_beams(len(tokens), budget, wanted, beams)
+            expected = budget = self._budget_of_beams(len(tokens), budget, wanted, beams)
         inside = self._opened(message.prompt)  # renders the chat template, which belongs to this thread
         return Request(
             message.id,
             tokens,
-            budget,
+            expected,
+            budget - expected,
             make_writer=lambda limit: self._writer(message.prompt, message.sampling, limit, inside),
             stream=message.stream,
             many=message.many,
@@ -144,8 +147,8 @@ class Requests:
         room = self._limits.context - len(tokens)
         if room < 1:
             raise too_long(len(tokens) + 1, self._limits.context)
-        budget = min(message.max_tokens or room, room)
-        return Request(message.id, tokens, budget, alone=self._can_be_alone, ahead=True)
+        expected = _expected(min(message.max_tokens or room, room), tokens)
+        return Request(message.id, tokens, expected, alone=self._can_be_alone, ahead=True)
 
     def _fixed(self, prompt: Prompt, tokens: list[int]) -> int:
         return min(self._tokenizer.fixed(prompt, tokens), len(tokens) - 1) if self._keeps_fixed else 0
@@ -169,6 +172,11 @@ class Requests:
             inside=inside,
             gbnf=sampling.grammar,
         )
+
+
+def _expected(budget: int, tokens: list[int]) -> int:
+    """Tokens that an answer to a prompt is first given room for, of those that it may have."""
+    return min(budget, max(EXPECTED_ANSWER, 2 * len(tokens)))
 
 
 def _see_some(tokens: list[int]) -> None:

@@ -5,7 +5,7 @@ What the scheduler works on: requests, the slots they get, the branches of their
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmcli.engines.llama.beams import BeamSearch
 from llmcli.engines.llama.branches import Path, Rests
@@ -27,6 +27,8 @@ Of a batch, in a decode that ends at such a step: all tokens look at the mask of
 190 tokens behind 66 cells instead of 256: the built-in model labels 11 to 16 % more rows a second (two
 cores of an EPYC), Qwen2.5-0.5B about as many.
 """
+EXPECTED_ANSWER = 512
+"""Tokens, or twice the prompt's, that an answer is expected to have, whatever it may have."""
 EXACT_PIECE = 63
 """
 Tokens of a prompt in a decode with flash attention, where the answer must not depend on how it was cut.
@@ -159,6 +161,15 @@ class Limits:
         return together if together >= (min(parallel, FEWEST_APART) if beams == 1 else beams) else 0
 
 
+@dataclass(frozen=True)
+class Begun:
+    """An answer that goes on elsewhere: so many of its tokens stand at the end of the prompt's."""
+
+    writer: Writer
+    tokens: int
+    cached: int
+
+
 @dataclass(eq=False)
 class Request:
     """
@@ -171,11 +182,15 @@ class Request:
     change no digit of it (and no time goes into their cells); `alone`: with nothing beside it, in the
     sequence that the one before has left. With flash attention at most `piece` of its tokens go into one
     decode.
+
+    Its answer has room for `answer_tokens`, and for `further` ones once it turns out to be longer: more than
+    it will need is not to be kept from others, nor laid out.
     """
 
     id: int
     tokens: list[int]
     answer_tokens: int
+    further: int = 0
     make_writer: Callable[[int], Writer] | None = None
     labels: tuple[str, ...] = ()
     rests: Rests = ()
@@ -189,6 +204,14 @@ class Request:
     ahead: bool = False
     beams: int = 1
     wrote: Callable[[str, list[int]], None] | None = None
+    begun: Begun | None = None
+
+    def longer(self, most: int) -> Request | None:
+        """The same with room for an answer up to twice as long, at most so many tokens; None without."""
+        more = min(self.further, self.answer_tokens, most)
+        if more <= 0:
+            return None
+        return replace(self, answer_tokens=self.answer_tokens + more, further=self.further - more)
 
     @property
     def cells(self) -> int:
@@ -232,8 +255,14 @@ class Slot:
     @property
     def evaluated(self) -> list[int]:
         """The tokens that stand in the cache."""
+        return self.all_tokens[: self.past]
+
+    @property
+    def all_tokens(self) -> list[int]:
+        """The tokens of the prompt and of the answer so far."""
+        begun = self.request.begun
         written = self.writer.tokens if self.writer is not None else []
-        return (self.request.tokens + written)[: self.past]
+        return self.request.tokens + written[begun.tokens if begun else 0 :]
 
 
 @dataclass(eq=False)

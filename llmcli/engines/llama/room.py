@@ -119,6 +119,22 @@ class Room:
             self.free += freed
         return True
 
+    def extend(self, slot: Slot) -> bool:
+        """Room for more of an answer than was expected; False where only another context has it."""
+        request = slot.request
+        if self.apart:
+            most = self._planned[0] - request.cells
+        elif self.is_tenant(request):
+            most = self.context.cells - request.cells
+        else:
+            most = self.context.cells - self._used()
+        longer = request.longer(most)
+        if longer is None:
+            return False
+        slot.cells += longer.cells - request.cells
+        slot.request = longer
+        return True
+
     def _wiped(self) -> bool:
         """
         Begin anew behind an answer that came out as no numbers, once nothing runs.

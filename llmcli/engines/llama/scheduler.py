@@ -12,13 +12,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from llmcli.engines.llama.beams import BeamSearch
 from llmcli.engines.llama.cache import Aborted, Cache, NoRoom
 from llmcli.engines.llama.library import Array, LoadError, Log, Model
-from llmcli.engines.llama.requests import AHEAD_SECONDS, FOLLOWS_SECONDS, Event, Limits, Request, Slot
+from llmcli.engines.llama.requests import (
+    AHEAD_SECONDS,
+    FOLLOWS_SECONDS,
+    Begun,
+    Event,
+    Limits,
+    Request,
+    Slot,
+)
 from llmcli.engines.llama.samplers import Candidates
 from llmcli.engines.llama.scoring import Added, Scoring
 from llmcli.engines.llama.tokens import common_prefix
@@ -113,7 +122,7 @@ class Scheduler:
         if cancelled:
             arrived = [request for request in arrived if request.id not in cancelled]
             for request in [r for r in self._waiting if r.id in cancelled]:
-                self._waiting.remove(request)
+                self._drop(request)
             for slot in [s for s in self._slots if s.request.id in cancelled]:
                 self._leave(slot)
         if arrived:
@@ -148,22 +157,31 @@ class Scheduler:
                 pending += len(slot.pending)
                 self._waiting.popleft()
             except LoadError as error:
-                self._waiting.popleft()
+                self._drop(request)
                 self._emit(request.id, EngineCrashed(f"llama.cpp cannot make a context: {error}"))
             except LlmError as error:
-                self._waiting.popleft()
+                self._drop(request)
                 self._emit(request.id, error)
             except Aborted:  # it waits on, at its place, unless it is what was cancelled
                 return
+
+    def _drop(self, request: Request) -> None:
+        """It waits no longer."""
+        self._waiting.remove(request)
+        if request.begun is not None:
+            request.begun.writer.free()
 
     # slots
 
     def _give_writer(self, slot: Slot) -> None:
         request = slot.request
+        if request.begun is not None:
+            slot.writer = request.begun.writer
+            return
         if request.make_writer is None:
             return
         try:
-            slot.writer = request.make_writer(request.answer_tokens)
+            slot.writer = request.make_writer(request.answer_tokens + request.further)
             if request.beams > 1:
                 slot.search = self._beam_search(request, slot.writer)
         except LlmError:
@@ -311,8 +329,7 @@ class Scheduler:
             self.cache.context.clear(sequence)
         if slot.search is not None and slot.writer is not None:
             slot.search = self._beam_search(slot.request, slot.writer)
-        written = slot.writer.tokens if slot.writer else []
-        slot.pending = slot.request.tokens + written
+        slot.pending = slot.all_tokens
         slot.past = slot.cached = 0
         self.cache.take_back(slot)
 
@@ -332,8 +349,27 @@ class Scheduler:
                 self._stream(slot, piece)
         if writer.finish_reason is None and token is not None:
             slot.pending = [token]
+            if slot.past >= slot.request.cells and not self.cache.extend(slot):
+                self._move(slot, writer)
             return
         self._end(slot, writer)
+
+    def _move(self, slot: Slot, writer: Writer) -> None:
+        """An answer that has outgrown its context goes on in a larger one, before what waits."""
+        request, tokens = slot.request, slot.all_tokens
+        left = request.answer_tokens + request.further - (len(tokens) - len(request.tokens))
+        room = min(left, 2 * request.answer_tokens)
+        moved = replace(
+            request,
+            tokens=tokens,
+            answer_tokens=room,
+            further=left - room,
+            apart=request.apart and self._limits.together_apart(len(tokens) + room) > 0,
+            begun=Begun(writer, len(writer.tokens), request.begun.cached if request.begun else slot.cached),
+        )
+        self._slots.remove(slot)
+        self.cache.close(slot, keep=not request.many and not self.cache.whole_only)
+        self._waiting.appendleft(moved)
 
     def _search_on(self, slot: Slot, search: BeamSearch, logits: Array) -> None:
         """The logits of every beam: go on with the likeliest, or write down the best answer found."""
@@ -361,7 +397,8 @@ class Scheduler:
         kept = not slot.request.many and not (self.cache.whole_only and slot.request.stable)
         kept = kept and slot.search is None  # its beams would stay too
         self._leave(slot, keep=kept)
-        completion = writer.completion(len(slot.request.tokens), slot.cached)
+        begun = slot.request.begun or Begun(writer, 0, slot.cached)
+        completion = writer.completion(len(slot.request.tokens) - begun.tokens, begun.cached)
         if slot.request.wrote and not slot.request.many and not completion.thinking:
             slot.request.wrote(completion.text, writer.tokens)
         self._emit(slot.request.id, completion)
