@@ -241,7 +241,7 @@ def test_an_answer_longer_than_expected_is_whole(kind, shared_tiny):
         assert (answer.finish_reason, len(answer.text)) == ("stop", 1200)
     assert [answer.usage.prompt for answer in together] == [answer.usage.prompt for answer in expected]
     assert joined == streamed.text
-    if kind in ("llama", "qwen2"):  # the others share a cache, where a sum's last digit depends on its place
+    if kind == "llama":  # of the others a last digit may differ, which is enough to draw another token
         assert [answer.text for answer in together] == [answer.text for answer in expected]
         assert streamed.text == expected[0].text
 
