@@ -58,6 +58,31 @@ def test_rows_survive_the_death_of_the_child_before_the_first_answer(name, engin
     assert [] == [answer for answer in answers.values() if not isinstance(answer, Completion)]
 
 
+@pytest.mark.parametrize("name", SIGNALS)
+def test_rows_survive_the_death_of_the_next_child_too_while_it_loads(name, engine):
+    number = getattr(signal, f"SIG{name}")
+    rows = UNDER_WAY + 20  # more than one child can have answered
+    seen = []
+
+    def kill_again(died):
+        while engine.pid == died:
+            time.sleep(0.001)
+        time.sleep(0.05)  # it is importing, or loads: either is before it has said so
+        os.kill(engine.pid, number)
+
+    for position, scores in engine.score((ask(f"Text {n}") for n in range(rows)), LABELS):
+        seen.append((position, scores))
+        if 10 == len(seen):
+            killer = threading.Thread(target=kill_again, args=(engine.pid,), daemon=True)
+            killer.start()
+            os.kill(engine.pid, number)
+
+    killer.join(20)
+    assert not killer.is_alive()
+    assert list(range(rows)) == sorted(position for position, _ in seen)
+    assert [] == [scores for _, scores in seen if not isinstance(scores, LabelScores)]
+
+
 def test_two_calls_at_once_both_survive_the_death_of_the_child(shared_tiny):
     engine = shared_tiny("llama", context=256, parallel=4)
     both_began = threading.Event()
@@ -111,9 +136,10 @@ def _within(seconds, items):
     return found
 
 
-def test_a_count_survives_a_death_that_is_none_of_its_business(engine):
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_count_survives_a_death_that_is_none_of_its_business(name, engine):
     engine.count_tokens(["a"])
-    os.kill(engine.pid, signal.SIGKILL)
+    os.kill(engine.pid, getattr(signal, f"SIG{name}"))
 
     assert [1] <= engine.count_tokens(["a"])
 
@@ -140,20 +166,22 @@ def test_ctrl_c_while_the_child_starts_is_the_parents(open_tiny):
     assert engine.count_tokens(["a"])
 
 
-def test_a_death_while_loading_names_the_signal(open_tiny):
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_death_while_loading_names_the_signal(name, open_tiny):
     engine = open_tiny("llama")
-    os.kill(engine.pid, signal.SIGKILL)
+    os.kill(engine.pid, getattr(signal, f"SIG{name}"))
 
-    with pytest.raises(EngineCrashed, match="SIGKILL"):
+    with pytest.raises(EngineCrashed, match=f"SIG{name}"):
         engine.count_tokens(["a"])
 
 
-def test_a_death_while_streaming_names_the_signal_and_the_next_question_is_answered(talker):
+@pytest.mark.parametrize("name", SIGNALS)
+def test_a_death_while_streaming_names_the_signal_and_the_next_question_is_answered(name, talker):
     stream = talker.stream(ask("Go on."), Sampling(temperature=1, max_tokens=3000))
     next(stream)
-    os.kill(talker.pid, signal.SIGSEGV)
+    os.kill(talker.pid, getattr(signal, f"SIG{name}"))
 
-    with pytest.raises(EngineCrashed, match="SIGSEGV"):
+    with pytest.raises(EngineCrashed, match=f"SIG{name}"):
         list(stream)
     assert list(talker.stream(ask("Hi"), Sampling(max_tokens=1)))
 
@@ -168,12 +196,21 @@ def test_a_model_file_cut_during_a_run_is_noticed(open_tiny, tmp_path):
         list(answers)
 
 
+def test_an_answer_right_after_the_model_was_overwritten_is_none(open_tiny, tmp_path):
+    engine = open_tiny("llama", context=256)
+    engine.count_tokens(["a"])
+    with (tmp_path / "llama.gguf").open("r+b") as file:
+        file.seek(-1000, os.SEEK_END)
+        file.write(bytes(900))
+
+    with pytest.raises(ModelError, match="changed while it was in use"):
+        list(engine.score([ask("Text")], LABELS))
+
+
 def test_a_model_file_deleted_during_a_run_is_whole_as_long_as_it_is_mapped(open_tiny, tmp_path):
     engine = open_tiny("llama", context=256)
     engine.count_tokens(["a"])
     (tmp_path / "llama.gguf").unlink()
-    time.sleep(1.1)  # the file is looked at once a second
-
     [(_, scores)] = engine.score([ask("Text")], LABELS)
 
     assert isinstance(scores, LabelScores)

@@ -30,8 +30,9 @@ from llmcli.models import gguf
 from llmcli.models.checksum import sha256_of
 from llmcli.models.resolve import ModelFile
 
-CHECK_SECONDS = 1.0
 DELETED = (0, 0, 0, 0)
+LOADINGS = 3
+"""How often in a row a model that has been loaded is loaded anew: each of these children may die too."""
 
 
 @dataclass(eq=False)
@@ -87,7 +88,6 @@ class LlamaEngine:
         except BaseException:  # Ctrl-C too: nobody else knows of the child yet
             self.close()
             raise
-        self._checked = time.monotonic()
         self._started = time.time() if options.started is None else options.started
         self.send(load_message(self._model, self._header, self._options, self._started), self.epoch)
 
@@ -248,7 +248,7 @@ class LlamaEngine:
 
     def answer(self, message: Any) -> Completion | LabelScores | LlmError:
         """What a message means; ModelError where the file was changed under the model."""
-        self._check_file(CHECK_SECONDS)
+        self._check_file()
         if isinstance(message, wire.Answered):
             return message.completion
         if isinstance(message, wire.Scored):
@@ -263,19 +263,28 @@ class LlamaEngine:
         Raises ModelError where the model file was changed, which is then the reason,
         and EngineCrashed where the new child cannot load the model.
         """
+        self._replace(epoch, "at work")
+        for _ in range(LOADINGS - 1):
+            with self._lock:
+                loading, current = self._loading, self.epoch
+            loading.done.wait()
+            if loading.result is None:  # what kills one child may kill the next before it has loaded
+                self._replace(current, f"while loading {self._model.path}")
+        self._loaded()
+        return self._obituary
+
+    def _replace(self, epoch: int, doing: str) -> None:
+        """A new child for the one of this epoch, which died; nothing where somebody else has seen to that."""
         with self._lock:
             if self._closed:
                 raise EngineCrashed("the engine is closed")
             if epoch == self.epoch:
-                self._obituary = self._child.obituary("at work")
-                self._check_file(0)
+                self._obituary = self._child.obituary(doing)
+                self._check_file()
                 self._child.close()
                 self.epoch += 1
                 self._start_child()
                 self.send(load_message(self._model, self._header, self._options, self._started), self.epoch)
-            obituary = self._obituary
-        self._loaded()
-        return obituary
 
     # the child
 
@@ -325,7 +334,7 @@ class LlamaEngine:
         if loading.result is None:
             if self._closed:
                 raise EngineCrashed("the engine is closed")
-            self._check_file(0)
+            self._check_file()
             raise child.obituary(f"while loading {self._model.path}")
         if isinstance(loading.result, LlmError):
             raise loading.result
@@ -357,12 +366,8 @@ class LlamaEngine:
         finally:
             self.forget(request)
 
-    def _check_file(self, at_most_every: float) -> None:
+    def _check_file(self) -> None:
         """Notice a model file that was replaced or cut while it is in use."""
-        now = time.monotonic()
-        if now - self._checked < at_most_every:
-            return
-        self._checked = now
         # What is mapped of a deleted file stays whole.
         if any(now not in (then, DELETED) for now, then in zip(_stamps(self._model.parts), self._stamps)):
             raise ModelError(
