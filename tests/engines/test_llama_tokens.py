@@ -61,7 +61,8 @@ def loaded(request, tmp_path_factory):
 HOSTILE = st.lists(
     st.one_of(
         st.sampled_from([*CONTROL, *THINKING, "<|im_end|>", "</s>", "<s>", "[INST]", "<|", "|>", "\n", " "]),
-        st.text(max_size=12).filter(lambda text: "\ue000" not in text and "\ue002" not in text),
+        st.sampled_from(["\ue0000\ue001", "\ue000", "\ue001", "\ue002\ue003\ue002"]),
+        st.text(max_size=12),
     ),
     max_size=8,
 ).map("".join)
@@ -89,6 +90,13 @@ def test_ten_thousand_texts_never_become_control_tokens(loaded, content):
 
 def _encodable(text):
     return text.encode("utf-8", "replace").decode()
+
+
+def test_private_characters_of_a_text_are_read(loaded):
+    model, tokenizer, _, _ = loaded
+    text = "a\ue002\ue003\ue002b \ue0000\ue001 c"
+    pieces = b"".join(model.piece(token) for token in tokenizer.encode(ask(text)))
+    assert text.encode() in pieces
 
 
 WORDS = st.lists(

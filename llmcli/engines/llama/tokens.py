@@ -244,8 +244,8 @@ class Tokenizer:
         return tokens
 
 
-_CUT = "\ue002\ue003\ue002"
-"""Where a text is tokenised in two calls; private characters that no document uses in this order."""
+_CUT = "\udc00"
+"""Where a text is tokenised in two calls: half a surrogate pair, which no text on the wire can hold."""
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
