@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from llmcli.errors import BadConfig, MissingInput, UsageError
 from llmcli.messages import Message
@@ -240,6 +241,14 @@ def test_the_users_sampling_stands_over_the_templates():
     template = built_in("title")
     assert sampling_for(template, {}, {"max_tokens": None}).max_tokens == 64
     assert sampling_for(template, {}, {"max_tokens": 9}).max_tokens == 9
+
+
+def test_an_answer_in_a_form_is_not_searched_with_a_models_beams():
+    searched = structs.replace(built_in("title"), sampling={"beams": 4})
+
+    assert sampling_for(searched, {}, {}).beams == 4
+    assert sampling_for(searched, {}, {"grammar": "root ::= [a-z]+"}).beams == 1
+    assert sampling_for(searched, {}, {"grammar": "root ::= [a-z]+", "beams": 2}).beams == 2
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,8 @@ def sampling_for(template: Template, values: Mapping[str, Any], options: Mapping
     schema = schema_for(template, values)
     if schema is not None and chosen.get("schema") is None and chosen.get("grammar") is None:
         chosen["schema"] = json.dumps(schema)
+    if (chosen.get("schema") or chosen.get("grammar")) and options.get("beams") is None:
+        chosen["beams"] = 1  # a model's own are for answers in no given form
     return msgspec.convert(chosen, Sampling)
 
 
