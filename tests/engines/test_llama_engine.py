@@ -577,10 +577,12 @@ def test_thinking_is_switched_off_by_the_templates_own_switch(open_tiny):
     assert off > on  # the header holds an empty <think></think>
 
 
-def test_a_model_that_always_thinks_is_refused_for_labels(open_tiny):
+@pytest.mark.parametrize("said", ["</think>", "<|channel|>analysis<|message|>", "<|channel>thought\\n"])
+def test_a_model_that_always_thinks_is_refused_for_labels(open_tiny, said):
     template = QWEN_LIKE.replace("enable_thinking", "something_else").replace(
-        "\\n\\n</think>\\n\\n", "</think>"
+        "<think>\\n\\n</think>\\n\\n", said
     )
+    assert said in template
     engine = open_tiny("qwen2", made=tiny("qwen2", template=template))
 
     [(_, error)] = engine.score([ask("Hi")], LABELS)

@@ -22,11 +22,27 @@ class Marks:
     close: str = "</think>"
 
 
+FAMILIES = {
+    "</think>": Marks(),
+    # openai-gpt-oss-120b.jinja and google-gemma-4-31B-it.jinja, of llama.cpp's models/templates
+    "<|channel|>analysis": Marks(
+        "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
+    ),
+    "<|channel>thought": Marks("<|channel>thought\n", "<channel|>"),
+}
+"""The marks of a family, by what the chat templates of its models say somewhere."""
+
+
 def marks_of(settings: dict[str, Any], source: str) -> Marks | None:
-    """The marks of a model's thinking: from models.yaml, else those in the source of its chat template."""
+    """
+    The marks of a model's thinking: from models.yaml, else those of its chat template's family.
+
+    >>> marks_of({}, "{{ '<|channel>thought\\n<channel|>' }}").close, marks_of({}, "{{ content }}")
+    ('<channel|>', None)
+    """
     if settings.get("open"):
         return Marks(settings["open"], settings["close"])
-    return Marks() if Marks().close in source else None
+    return next((marks for words, marks in FAMILIES.items() if words in source), None)
 
 
 class ThinkingSplitter:
