@@ -16,7 +16,6 @@ import sys
 import threading
 import traceback
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from llmcli import paths
 from llmcli.engines.llama import wire
@@ -106,7 +105,10 @@ class Child:
             except LoadError as error:
                 raise ModelError(f"LoRA adapter {path} cannot be used: {error}") from error
         context = min(load.context or model.context_train, model.context_train)
-        cells = max(512, load.memory // max(load.cell_bytes, 1))
+        memory = load.memory
+        if self._on_gpu:  # with the weights there; of a cache for some layers only, part lies elsewhere
+            memory = min(memory, max(device.free for device in devices() if device.gpu) * 8 // 10)
+        cells = max(512, memory // max(load.cell_bytes, 1))
         whole = bool(self._on_gpu or model.recurrent or model.hybrid)
         longest = min(LONGEST_APART, LARGEST_APART // max(load.cell_bytes, 1))
         batch = GPU_BATCH if self._on_gpu else CPU_BATCH
@@ -159,7 +161,7 @@ class Child:
             )
         count = 999 if layers == "all" else layers if isinstance(layers, int) else 0
         if layers == "auto" and gpus:
-            count = layers_that_fit(Path(load.path).stat().st_size, max(gpu.free for gpu in gpus))
+            count = layers_that_fit(load.model_bytes, load.layers + 1, max(gpu.free for gpu in gpus))
         try:
             with loadable(load, self._instructions, on_gpu=count > 0, report=self._report) as file:
                 model = Model(

@@ -59,10 +59,14 @@ class Device:
     total: int
 
 
-def layers_that_fit(model_bytes: int, free: int) -> int:
-    """All layers where the file fits with a fifth of the GPU's memory to spare, else a share of them."""
-    usable = free * 8 // 10
-    return 999 if model_bytes <= usable else max(0, usable * 32 // max(model_bytes, 1))
+def layers_that_fit(model_bytes: int, layers: int, free: int) -> int:
+    """
+    How many of a model's layers, its output counted as one, fit into a GPU with a fifth of it to spare.
+
+    >>> [layers_that_fit(12_000_000_000, 25, free * 10**9) for free in (0, 8, 16)]
+    [0, 13, 25]
+    """
+    return min(layers, free * 8 // 10 * layers // max(model_bytes, 1))
 
 
 def devices() -> list[Device]:

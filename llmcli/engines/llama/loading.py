@@ -40,6 +40,8 @@ def load_message(
         space_prefix=bool(header.metadata.get("tokenizer.ggml.add_space_prefix", True))
         if sentencepiece
         else None,
+        model_bytes=sum(part.stat().st_size for part in model.parts),
+        layers=header.block_count,
         gpu_layers=options.gpu_layers,
         context=options.context,
         parallel=options.parallel,

@@ -30,6 +30,8 @@ class Load(Struct, frozen=True, tag=True):
 
     path: str
     space_prefix: bool | None
+    model_bytes: int
+    layers: int
     gpu_layers: int | str
     context: int | None
     parallel: int | None
