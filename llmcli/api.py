@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llmcli.tasks import Result
     from llmcli.templates import Template
 
-_FROM_CONFIG = ("context", "parallel", "threads", "gpu_layers", "kv_type")
+_FROM_CONFIG = ("context", "parallel", "threads", "gpu_layers", "kv_type", "flash_attention")
 
 
 class Llm:
@@ -42,7 +42,7 @@ class Llm:
 
     `model` is what `-m` takes: a name of models.yaml, a path, `hf:owner/repo:quant`, `server:URL#name`; None
     is the configured one, else `starter`. `options` are the fields of `EngineOptions`: context, parallel,
-    threads, gpu_layers, kv_type, lora (paths, or pairs of path and scale), sequential.
+    threads, gpu_layers, kv_type, flash_attention, lora (paths, or pairs of path and scale), sequential.
 
     Raises UsageError, ModelError, MissingInput, BackendUnreachable: all LlmError.
     """

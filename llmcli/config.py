@@ -42,6 +42,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     context: int | None = None
     parallel: int | None = None
     kv_type: KvType | None = None
+    flash_attention: bool | None = None
     prefix_cache: int = 1000
     log: bool = True
     log_commands: bool = False
@@ -57,6 +58,7 @@ HELP: dict[str, str] = {
     "context": "context window, in tokens",
     "parallel": "texts that are worked on together",
     "kv_type": "number format of the KV cache: f16, or q8_0 for half the memory",
+    "flash_attention": "flash attention, yes or no; unset, wherever it is the faster",
     "prefix_cache": "MB on disk for what templates put before a text, evaluated once; 0 for none",
     "log": "keep the history of chats",
     "log_commands": "keep in the history what text commands are asked and answer, as --log does",
@@ -64,6 +66,7 @@ HELP: dict[str, str] = {
     "theme": "colours: auto, dark, light or none",
     "offline": "never use the network",
 }
+YES_OR_NO = (bool, bool | None)
 AT_LEAST_ONE = frozenset({"threads", "context", "parallel"})
 LARGEST = {
     "prefix_cache": 10**9,
@@ -206,8 +209,8 @@ def _kind(key: str) -> str:
     """What a setting's value must be, in words."""
     kind = get_type_hints(Config)[key]
     choices = [word for part in (kind, *get_args(kind)) for word in get_args(part) if isinstance(word, str)]
-    words = {str: "a word", bool: "yes or no", "gpu_layers": "a number, auto or all"}
-    said = words.get(key) or words.get(kind)
+    words: dict[Any, str] = {str: "a word", "gpu_layers": "a number, auto or all"}
+    said = words.get(key) or words.get(kind) or ("yes or no" if kind in YES_OR_NO else "")
     return said or (f"one of {', '.join(choices)}" if choices else "a whole number")
 
 
@@ -217,7 +220,7 @@ def _from_words(key: str, words: str, source: str) -> Any:
     words = words.strip()
     try:
         value = msgspec.convert(
-            SPOKEN.get(words.lower(), words) if kind is bool else words, kind, strict=False
+            SPOKEN.get(words.lower(), words) if kind in YES_OR_NO else words, kind, strict=False
         )
     except msgspec.ValidationError as error:
         raise BadConfig(f"{source}: not {_kind(key)}: {words!r}", hint=HELP[key]) from error

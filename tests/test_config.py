@@ -41,6 +41,11 @@ def test_yes_and_no_have_many_words(words: str, value: bool):
     assert config.load({"LLMCLI_LOG": words}).log is value
 
 
+@pytest.mark.parametrize(("words", "value"), [("", None), ("on", True), ("no", False)])
+def test_a_yes_or_no_may_be_left_to_llm(words: str, value: bool | None):
+    assert config.load({"LLMCLI_FLASH_ATTENTION": words}).flash_attention is value
+
+
 @pytest.mark.parametrize(("words", "value"), [("yes", True), ("on", True), ("No", False), ("false", False)])
 def test_the_file_knows_the_same_words(folder: Path, words: str, value: bool):
     (folder / "config.yaml").write_text(f"log: {words}\n")
@@ -65,6 +70,7 @@ def test_gpu_layers_are_a_number_or_a_word():
         ("theme: pink\n", 1, "theme: not one of auto, dark, light, none: 'pink'"),
         ("kv_type: q9_9\n", 1, "kv_type: not one of f32, f16, q8_0, q5_1, q5_0, q4_1, q4_0: 'q9_9'"),
         ("log: 3\n", 1, "log: not yes or no: 3"),
+        ("flash_attention: fast\n", 1, "flash_attention: not yes or no: 'fast'"),
         ("gpu_layers: some\n", 1, "gpu_layers: not a number, auto or all: 'some'"),
         ("gpu_layers: -1\n", 1, "gpu_layers: -1 is below 0"),
         ("model: [a]\n", 1, "model: not a word: ['a']"),

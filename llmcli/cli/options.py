@@ -97,6 +97,7 @@ class ModelOptions:
             threads=self.threads or settings.threads,
             gpu_layers=settings.gpu_layers if self.gpu_layers is None else _gpu_layers(self.gpu_layers),
             kv_type=self.kv_type or settings.kv_type,
+            flash_attention=settings.flash_attention,
             prefix_cache=settings.prefix_cache * 10**6,
             lora=tuple(_lora(value) for value in self.lora or ()),
             sequential=self.sequential,

@@ -289,7 +289,10 @@ def _speed(model: ModelFile, settings: config.Config) -> Finding:
     from llmcli.engines.base import EngineOptions
 
     options = EngineOptions(
-        threads=settings.threads, gpu_layers=settings.gpu_layers, kv_type=settings.kv_type
+        threads=settings.threads,
+        gpu_layers=settings.gpu_layers,
+        kv_type=settings.kv_type,
+        flash_attention=settings.flash_attention,
     )
     try:
         found = measure(model, options)

@@ -438,6 +438,16 @@ def test_verbose_says_what_runs_where(llm):
     assert re.match(model + r", a context of 1,024 tokens, up to 3 texts at once\n", said.stderr)
 
 
+def test_flash_attention_is_as_the_settings_say(llm):
+    """A cache of q8_0 needs it: without, llama.cpp says so."""
+    words = ("sentiment", "--kv-type", "q8_0", "--text", "I love it.")
+    assert llm(*words, env={"LLMCLI_FLASH_ATTENTION": "yes"}).stdout == "positive\n"
+
+    said = llm(*words, env={"LLMCLI_FLASH_ATTENTION": "no"})
+    assert (said.code, said.stdout) == (70, "")
+    assert "requires flash_attn" in said.stderr
+
+
 UNFIT = "llm: note: starter is not made for {}: expect guesses; `llm models list` shows larger models\n"
 
 
