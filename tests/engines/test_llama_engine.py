@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from engines.conftest import ask, ask_unchecked
 from ggufs import QWEN_LIKE, STRING, Tensor, bpe_vocabulary, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmcli.engines.base import EngineOptions
 from llmcli.engines.llama.chat_template import ChatTemplate
@@ -58,6 +60,28 @@ def test_a_stream_joined_is_the_answer(starter):
 
     assert streamed == completion.text == whole.text
     assert "stop" == completion.finish_reason
+
+
+def check_stream(engine, text, seed):
+    """At so high a temperature bytes come that are no character, or only half of one."""
+    streamed, completion = collect(
+        engine.stream(ask(text), Sampling(temperature=8.0, top_p=1.0, seed=seed, max_tokens=24))
+    )
+    assert streamed == completion.text
+    streamed.encode("utf-8")
+
+
+@settings(max_examples=40, deadline=None)
+@given(text=st.text(min_size=1, max_size=20), seed=st.integers(0, 2**32))
+def test_any_stream_joined_is_the_answer(starter, text, seed):
+    check_stream(starter, text, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(text=st.text(min_size=1, max_size=20), seed=st.integers(0, 2**32))
+def test_ten_thousand_streams_joined_are_the_answers(starter, text, seed):
+    check_stream(starter, text, seed)
 
 
 def test_every_row_is_answered_once_in_any_order(starter):
