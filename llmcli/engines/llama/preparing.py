@@ -108,7 +108,8 @@ class Requests:
         beams = message.sampling.beams if message.sampling.temperature == 0 else 1
         if beams > 1 and wanted is None and self._marks is None:
             budget = min(budget, 2 * len(tokens) + SEARCHED_MORE)
-        expected = budget if beams > 1 else _expected(budget, tokens)
+        # With --sequential whether an answer moves may not depend on what made the context larger before.
+        expected = budget if beams > 1 or self._limits.sequential else _expected(budget, tokens)
         beside = beams > 1 or (message.many and not self._limits.sequential)
         apart = beside and self._limits.together_apart(len(tokens) + expected, beams) > 0
         if beams > 1 and not apart:
