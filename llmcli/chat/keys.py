@@ -206,12 +206,13 @@ def _add_vi_commands(keys: KeyBindings, commanding: Filter) -> None:
     def _(event: KeyPressEvent) -> None:
         """Paste behind the character under the cursor."""
         buffer, data = event.current_buffer, event.app.clipboard.get_data()
-        if data.type is SelectionType.LINES:
+        if data.type is not SelectionType.CHARACTERS or not data.text:
             buffer.paste_clipboard_data(data, PasteMode.VI_AFTER, event.arg)
             return
         text, at, pasted = buffer.text, buffer.cursor_position, data.text * event.arg
-        start = at if text[at : at + 1] == "\n" else after(text, at)
-        buffer.document = Document(text[:start] + pasted + text[start:], start + max(len(pasted) - 1, 0))
+        start = at if text[at : at + 1] in ("", "\n") else after(text, at)
+        text = text[:start] + pasted + text[start:]
+        buffer.document = Document(text, grapheme_boundary_before(text, start + len(pasted)))
 
 
 def _add_vi_replacing(keys: KeyBindings, replacing: Filter) -> None:

@@ -424,6 +424,7 @@ def test_emacs_keys_take_whole_characters(typist, line, typed):
         (f"{FAMILY}{FLAG}y<Esc>0c2lz", "zy"),
         (f"a{FAMILY}y<Esc>dh", "ay"),
         (f"a{FAMILY}<Esc>0x2p", f"{FAMILY}aa"),
+        ("👍🏽z<Esc>0ylpx", "👍🏽z"),
         (f"{FAMILY}x<Esc>0ylp", f"{FAMILY}{FAMILY}x"),
         (f"{FAMILY}xy<Esc>0Rz<Esc>0", "zxy"),
         (f"{FAMILY}xy<Esc>0R👍🏽q<Esc>0", "👍🏽qy"),
