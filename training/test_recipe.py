@@ -117,6 +117,7 @@ def test_each_label_becomes_one_piece_in_the_place_of_a_rare_one():
     assert new.encode("wort").tokens == old.encode("wort").tokens
     kept = new.get_vocab().items() & old.get_vocab().items()
     assert {word for word, _ in kept} == new.get_vocab().keys() & old.get_vocab().keys()
+    assert tokenizers.with_labels(new).get_vocab() == new.get_vocab()
 
 
 def test_a_mean_leaves_out_what_the_earlier_end_has_of_other_pieces(folder: Path, tmp_path: Path):

@@ -110,7 +110,8 @@ def with_labels(old: Tokenizer) -> Tokenizer:
             first += piece
     needed = {part for merge in (*merges, *added) for part in merge}
     # The commonest merges come first, and behind them the Chinese ones.
-    rare = [(a, b) for a, b in merges if set(a + b) & LATIN and a + b not in needed][-len(added) :]
+    latin = [(a, b) for a, b in merges if set(a + b) & LATIN and a + b not in needed]
+    rare = latin[len(latin) - len(added) :]
     for (a, b), (c, d) in zip(rare, added, strict=True):
         words[words.index(a + b)] = c + d
     return assemble(words, [merge for merge in merges if merge not in rare] + added)

@@ -263,7 +263,7 @@ class LlamaEngine:
         Raises ModelError where the model file was changed, which is then the reason,
         and EngineCrashed where the new child cannot load the model.
         """
-        self._replace(epoch, "at work")
+        reason = self._replace(epoch, "at work")
         for _ in range(LOADINGS - 1):
             with self._lock:
                 loading, current = self._loading, self.epoch
@@ -271,10 +271,14 @@ class LlamaEngine:
             if loading.result is None:  # what kills one child may kill the next before it has loaded
                 self._replace(current, f"while loading {self._model.path}")
         self._loaded()
-        return self._obituary
+        return reason
 
-    def _replace(self, epoch: int, doing: str) -> None:
-        """A new child for the one of this epoch, which died; nothing where somebody else has seen to that."""
+    def _replace(self, epoch: int, doing: str) -> EngineCrashed:
+        """
+        Start a new child for the one of this epoch, which died, unless somebody else has seen to that.
+
+        Gives what killed the last one that was replaced.
+        """
         with self._lock:
             if self._closed:
                 raise EngineCrashed("the engine is closed")
@@ -285,6 +289,7 @@ class LlamaEngine:
                 self.epoch += 1
                 self._start_child()
                 self.send(load_message(self._model, self._header, self._options, self._started), self.epoch)
+            return self._obituary
 
     # the child
 
