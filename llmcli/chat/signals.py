@@ -89,13 +89,11 @@ class Signals:
             yield
         finally:
             self._listener = None
-            self.interrupted = False
 
     @contextmanager
     def at_prompt(self, prompt: Application[str]) -> Iterator[None]:
         """End this prompt when the program is asked to end."""
         self._prompt = prompt
-        self.interrupted = False
         try:
             yield
         finally:
@@ -103,9 +101,17 @@ class Signals:
             self._be_quiet()
 
     def check_prompt(self) -> None:
-        """End a prompt that has just begun, if the request to end came while it was being set up."""
+        """
+        End a prompt that has just begun, if what ends it came while it was being set up.
+
+        Ctrl-C between an answer's last word and the prompt is for whichever is there to hear it;
+        a message that stands in the prompt already is not lost to it.
+        """
+        interrupted, self.interrupted = self.interrupted, False
         if self.leaving:
-            self._end_prompt()
+            self._end_prompt(Leaving(self.leaving))
+        elif interrupted and self._prompt is not None and not self._prompt.current_buffer.text:
+            self._end_prompt(KeyboardInterrupt())
 
     def throw_away_typed(self) -> None:
         """What was typed and not read yet."""
@@ -119,7 +125,6 @@ class Signals:
         woken, written = os.pipe()
         os.set_blocking(written, False)
         before = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
-        self.interrupted = False
         try:
             yield woken
         finally:
@@ -141,13 +146,13 @@ class Signals:
             self._listener.put(Leaving(self.leaving))
         if self._prompt is not None and self.terminal is not None and not _in_front(self.terminal):
             os._exit(self.leaving)  # the prompt's end would change the modes, and be stopped for it
-        self._end_prompt()
+        self._end_prompt(Leaving(self.leaving))
 
-    def _end_prompt(self) -> None:
+    def _end_prompt(self, exception: BaseException) -> None:
         if self._prompt is not None and self._prompt.is_running:
             # It raises when the line was sent in this very moment; the loop sees `leaving` then.
             with suppress(Exception):
-                self._prompt.exit(exception=Leaving(self.leaving))
+                self._prompt.exit(exception=exception)
 
     def _suspend(self, number: int, frame: FrameType | None) -> None:
         """Stop as any program does, with the terminal as we found it."""

@@ -76,6 +76,7 @@ def follow(make: Callable[[], Iterator[T]], signals: Signals) -> Iterator[T | Ti
                         raise item.error
                     return
                 if isinstance(item, Interrupted | Leaving):
+                    signals.interrupted = False
                     raise item
                 if item is not TICK:
                     yield item

@@ -179,6 +179,19 @@ def is_interrupted_at_some_moment(one, kept, number):
     check_history(kept, number)
 
 
+def test_interrupted_between_an_answer_and_the_prompt_it_says_something_each_time(terminal, script):
+    one = terminal("chat", "-m", script(default="the end"))
+    one.ready()
+    for number in range(1, 21):
+        shown = one.raw.count(b"the end")
+        one.type(f"question {number}\r")
+        while one.raw.count(b"the end") == shown:  # `until` draws a screen, and would come too late
+            assert one.pump()
+        time.sleep(number / 5000)
+        os.kill(one.child.pid, signal.SIGINT)
+        one.until("■ stopped|/exit leaves", times=number)
+
+
 @pytest.mark.parametrize("number", [6])
 def test_killed_it_loses_no_message_and_at_most_200_ms_of_an_answer(chat, kept, number):
     is_killed_at_some_moment(chat(), kept, number)
