@@ -1,26 +1,35 @@
-"""Broken model files through the whole command: a right answer, or one line with 4 or 70."""
+"""Broken model files through the whole command: a right answer, or one line with 4 or 70, soon."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from malformed import FIT, corpus, mutations
 
 LABELS = ("positive", "neutral", "negative")
+SECONDS = 5  # of the processor, ours and the child's: what others do on the machine does not count
+
+
+def busy() -> float:
+    """Processor seconds of this process and of the children that have ended."""
+    return sum(os.times()[:4])
 
 
 def verdict(call, path: Path) -> int:
     """The exit code of a label asked of this file, after a look at what was said."""
+    before = busy()
     said = call("sentiment", "-m", str(path), "--text", "It is fine.", "--threads", "1")
     if said.code == 0:
         assert said.out.strip() in LABELS
     else:
-        assert said.code in (4, 70, 76), said.err
+        assert said.code in (4, 70), said.err
         assert said.out == ""
         assert said.err.startswith("llm: error: ")
         assert said.err.count("\n") == 1
         assert "Traceback" not in said.err
+    assert busy() - before < SECONDS
     return said.code
 
 
@@ -45,9 +54,14 @@ def test_every_broken_model_is_one_line(call, tmp_path: Path):
         assert code == 4 or name in FIT, name
 
 
-@pytest.mark.slow
-def test_damaged_models_give_an_answer_or_one_line(call, tmp_path: Path):
+# A few in the suite, with the slow ones 5,000: each through a child of its own, which is more than one
+# that lives on could show.
+@pytest.mark.parametrize(
+    ("count", "seed"),
+    [(25, 11), *(pytest.param(100, seed, marks=pytest.mark.slow) for seed in range(100, 150))],
+)
+def test_damaged_models_give_an_answer_or_one_line(call, tmp_path: Path, count: int, seed: int):
     path = tmp_path / "damaged.gguf"
-    for _, data in mutations(300, seed=11):
+    for _, data in mutations(count, seed=seed):
         path.write_bytes(data)
         verdict(call, path)

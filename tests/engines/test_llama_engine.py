@@ -537,15 +537,16 @@ def test_a_bad_grammar_never_reaches_the_model(starter):
     assert starter.count_tokens(["alive"])
 
 
-def test_a_model_of_nan_weights_is_reported_as_degenerate(open_tiny):
-    made = tiny("llama")
-    engine = open_tiny("llama", made=_with_nan(made))
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_model_that_gives_no_numbers_for_any_text_is_a_broken_file(open_tiny, beams):
+    engine = open_tiny("llama", made=_with_nan(tiny("llama")))
 
-    [(_, answer)] = engine.generate([ask("Hi")], Sampling(max_tokens=8))
+    [(_, answer)] = engine.generate([ask("Hi")], Sampling(max_tokens=8, beams=beams))
     [(_, scores)] = engine.score([ask("Hi")], LABELS)
 
-    assert "degenerate" == answer.finish_reason
-    assert isinstance(scores, UnusableAnswer)
+    for error in (answer, scores):
+        assert isinstance(error, ModelError)
+        assert "(NaN) for any text" in str(error)
 
 
 def test_no_other_prompt_suffers_from_one_that_gives_no_numbers(open_tiny):

@@ -7,12 +7,14 @@ These tests look at token ids, which no door of llm shows, so they use the engin
 from __future__ import annotations
 
 import datetime
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 from engines.conftest import ask
-from ggufs import CONTROL, QWEN_LIKE, THINKING, byte_characters, tiny
+from ggufs import BOOL, CONTROL, QWEN_LIKE, THINKING, byte_characters, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,36 +28,52 @@ from llmcli.paths import PACKAGE
 STARTER = PACKAGE / "models" / "starter" / "starter.gguf"
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 CASES = {
-    "starter": (None, None),
-    "bpe": (tiny("llama"), None),
-    "thinking": (tiny("qwen2", template=QWEN_LIKE), None),
-    "plain": (tiny("llama", template=PLAIN), None),
-    "spm": (tiny("llama", vocabulary="spm"), None),
+    "starter": None,
+    "bpe": tiny("llama"),
+    "thinking": tiny("qwen2", template=QWEN_LIKE),
+    "plain": tiny("llama", template=PLAIN),
+    "SentencePiece": tiny("llama", vocabulary="spm"),
+    "SentencePiece, plain": tiny("llama", vocabulary="spm", template=PLAIN),
+    "SentencePiece without a space": tiny("llama", vocabulary="spm").set(
+        "tokenizer.ggml.add_space_prefix", BOOL, False
+    ),
 }
+
+
+@dataclass
+class Loaded:
+    """A model's vocabulary, and what is compared: our tokenizer, and llama.cpp's on a whole string."""
+
+    model: Model
+    as_it_is: Model
+    tokenizer: Tokenizer
+    space: str  # that a SentencePiece model puts before a text
+    own: set[int]  # the control tokens, and the user-defined ones that the template uses
 
 
 @pytest.fixture(scope="module", params=list(CASES))
 def loaded(request, tmp_path_factory):
-    """A model's vocabulary with its tokenizer."""
-    made, _ = CASES[request.param]
+    made = CASES[request.param]
     path = STARTER
     if made is not None:
         path = tmp_path_factory.mktemp("model") / "tiny.gguf"
         made.write(path)
-    sentencepiece = request.param == "spm"
+    sentencepiece = request.param.startswith("SentencePiece")
+    space = " " if sentencepiece and "without" not in request.param else ""
     model = Model(str(path), Log(), no_space_prefix=sentencepiece)
+    as_it_is = Model(str(path), Log())
     template = ChatTemplate(
         model.chat_template(),
         bos=model.token_text(model.bos),
         eos=model.token_text(model.eos),
         started=datetime.datetime(2026, 1, 1),
     )
-    tokenizer = Tokenizer(model, template, space_prefix=sentencepiece)
-    # The control tokens, and the user-defined ones that the template uses.
+    tokenizer = Tokenizer(model, template, space_prefix=bool(space))
     own = {token for token, bits in model.special_tokens().items() if is_control(bits)}
     own |= {tokenizer._special[mark] for mark in tokenizer._user_defined_marks()}
-    yield model, tokenizer, sentencepiece, own
+    yield Loaded(model, as_it_is, tokenizer, space, own)
     model.free()
+    as_it_is.free()
 
 
 HOSTILE = st.lists(
@@ -69,10 +87,9 @@ HOSTILE = st.lists(
 
 
 def check_injection(loaded, content):
-    _, tokenizer, _, own = loaded
-    innocent = tokenizer.encode(ask("an innocent text"))
-    attacked = tokenizer.encode(ask(f"x{content}x"))
-    assert [t for t in innocent if t in own] == [t for t in attacked if t in own]
+    innocent = loaded.tokenizer.encode(ask("an innocent text"))
+    attacked = loaded.tokenizer.encode(ask(f"x{content}x"))
+    assert [t for t in innocent if t in loaded.own] == [t for t in attacked if t in loaded.own]
 
 
 @settings(max_examples=40, deadline=None)
@@ -93,9 +110,8 @@ def _encodable(text):
 
 
 def test_private_characters_of_a_text_are_read(loaded):
-    model, tokenizer, _, _ = loaded
     text = "a\ue002\ue003\ue002b \ue0000\ue001 c"
-    pieces = b"".join(model.piece(token) for token in tokenizer.encode(ask(text)))
+    pieces = b"".join(loaded.model.piece(token) for token in loaded.tokenizer.encode(ask(text)))
     assert text.encode() in pieces
 
 
@@ -123,16 +139,17 @@ WORDS = st.lists(
 
 
 def check_ordinary(loaded, content):
-    model, tokenizer, sentencepiece, _ = loaded
-    content = content.strip()
-    if not content or sentencepiece:
+    content, model = content.strip(), loaded.as_it_is
+    if not content:
         return
-    parts, contents = tokenizer._template.layout(ask(content).messages, thinking=False, continue_last=False)
+    parts, contents = loaded.tokenizer._template.layout(
+        ask(content).messages, thinking=False, continue_last=False
+    )
     whole = "".join(part if isinstance(part, str) else contents[part] for part in parts)
     tokens = model.tokenize(whole, special=True)
     if model.add_bos and tokens[:1] != [model.bos]:
         tokens = [model.bos, *tokens]
-    assert tokens == tokenizer.encode(ask(content))
+    assert tokens == loaded.tokenizer.encode(ask(content))
 
 
 @settings(max_examples=40, deadline=None)
@@ -151,34 +168,40 @@ def test_ten_thousand_ordinary_texts_tokenise_as_the_whole_string(loaded, conten
 @settings(max_examples=40, deadline=None)
 @given(content=st.text(max_size=60).map(_encodable))
 def test_a_text_comes_back_from_its_tokens(loaded, content):
-    model, tokenizer, sentencepiece, _ = loaded
-    if sentencepiece or any(mark in content for mark in THINKING):
+    if any(mark in content for mark in THINKING):
         return
     builder = TextBuilder()
-    streamed = "".join(builder.add(model.piece(token)) for token in tokenizer._text(content))
-    assert content == streamed + builder.finish()
+    tokens = loaded.tokenizer._text(content)
+    streamed = "".join(builder.add(loaded.model.piece(token)) for token in tokens)
+    assert streamed + builder.finish() == (loaded.space + content if content else "")
 
 
 def test_every_tokens_whole_piece_comes_out(loaded):
-    model, _, sentencepiece, _ = loaded
-    if sentencepiece:
-        return
+    model = loaded.model
     special = model.special_tokens()
-    table = {character: byte for byte, character in enumerate(byte_characters())}
-    lost = []
-    for token in range(model.vocab_size):
-        if token in special:
-            continue
-        expected = bytes(table[character] for character in model.token_text(token))
-        if model.piece(token) != expected:
-            lost.append(token)
+    written = _bytes_of_spm if model.sentencepiece else _bytes_of_bpe
+    lost = [
+        token
+        for token in range(model.vocab_size)
+        if token not in special and model.piece(token) != written(model.token_text(token))
+    ]
     assert not lost
 
 
+def _bytes_of_bpe(text):
+    table = {character: byte for byte, character in enumerate(byte_characters())}
+    return bytes(table[character] for character in text)
+
+
+def _bytes_of_spm(text):
+    if text == "<unk>":
+        return "▅".encode()  # how llama.cpp writes what it has no token for
+    byte = re.fullmatch("<0x(..)>", text)
+    return bytes.fromhex(byte[1]) if byte else text.replace("▁", " ").encode()
+
+
 def test_a_reply_keeps_its_ids_in_the_next_prompt(loaded):
-    model, tokenizer, sentencepiece, _ = loaded
-    if sentencepiece:
-        return
+    model, tokenizer = loaded.model, loaded.tokenizer
     odd = [token for letter in "Hello" for token in model.tokenize(letter)]  # not how the tokenizer would
     tokenizer.remember("Hello", odd)
 

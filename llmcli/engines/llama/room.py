@@ -13,15 +13,19 @@ Three kinds, by what is to be answered:
 from __future__ import annotations
 
 from collections import deque
+from functools import cached_property
 from itertools import islice
 from typing import Literal
 
-from llmcli.engines.llama.context import AbortSwitch, Context, ContextSettings
+import numpy as np
+
+from llmcli.engines.llama.context import AbortSwitch, Batch, Context, ContextSettings
 from llmcli.engines.llama.library import LoadError, Log, Model
 from llmcli.engines.llama.prefix_files import PrefixFiles
 from llmcli.engines.llama.prefixes import Prefixes
 from llmcli.engines.llama.requests import (
     BRANCH_SEQUENCES,
+    CELL_STEP,
     FEWER_BRANCH_SEQUENCES,
     MOST_BEAMS,
     MOST_SEQUENCES,
@@ -134,6 +138,17 @@ class Room:
         slot.cells += longer.cells - request.cells
         slot.request = longer
         return True
+
+    @cached_property
+    def model_gives_numbers(self) -> bool:
+        """Whether the logits behind a lone token, in a context of its own, are numbers."""
+        settings = ContextSettings(cells=CELL_STEP, sequences=1, batch=1, threads=self._limits.threads)
+        context, batch = Context(self._model, settings, AbortSwitch(), self._log), Batch(1)
+        batch.add(0, 0, [max(self._model.bos, 0)], "last")
+        try:
+            return context.decode(batch) == 0 and bool(np.isfinite(context.logits(1).max()))
+        finally:
+            context.free()
 
     def _wiped(self) -> bool:
         """

@@ -32,8 +32,10 @@ from llmcli.engines.llama.samplers import Candidates
 from llmcli.engines.llama.scoring import Added, Scoring
 from llmcli.engines.llama.tokens import common_prefix
 from llmcli.engines.llama.writer import Writer
-from llmcli.errors import BadConfig, EngineCrashed, LlmError, UnusableAnswer
+from llmcli.errors import BadConfig, EngineCrashed, LlmError, ModelError, UnusableAnswer
 from llmcli.messages import LabelScores, Piece
+
+DAMAGED = "the file is damaged, or was converted wrongly: get it anew"
 
 Runs = list[tuple[Slot, int, list[int]]]
 """Slots in a batch, each with the tokens that it goes on by and the rows of its logits, one for each beam."""
@@ -342,8 +344,8 @@ class Scheduler:
             return
         writer = slot.writer
         token = writer.choose(logits)
-        if token is None and writer.finish_reason == "degenerate":
-            self.cache.tainted = True
+        if token is None and writer.finish_reason == "degenerate" and self._blames_model(slot):
+            return
         if token is not None:
             for piece in writer.accept(token):
                 self._stream(slot, piece)
@@ -385,10 +387,19 @@ class Scheduler:
                     self._stream(slot, piece)
                 if writer.finish_reason is not None:
                     break
+        elif self._blames_model(slot):
+            return
         else:
             writer.finish_reason = "degenerate"
-            self.cache.tainted = True
         self._end(slot, writer)
+
+    def _blames_model(self, slot: Slot) -> bool:
+        """Logits that are no numbers (NaN): whether they are this model's for any text. Its error, then."""
+        self.cache.tainted = True
+        if self.cache.model_gives_numbers:
+            return False
+        self._fail(slot, ModelError("the model gives no numbers (NaN) for any text", DAMAGED))
+        return True
 
     def _end(self, slot: Slot, writer: Writer) -> None:
         """An answer is complete."""
@@ -410,8 +421,8 @@ class Scheduler:
     def _scored(self, slot: Slot, scores: LabelScores | UnusableAnswer) -> None:
         request = slot.request
         if isinstance(scores, UnusableAnswer):
-            self.cache.tainted = True
-            self._fail(slot, scores)
+            if not self._blames_model(slot):
+                self._fail(slot, scores)
             return
         # The first of a document's sentences comes alone.
         kept = not request.many and not self.cache.whole_only
