@@ -195,7 +195,7 @@ def _bytes_of_bpe(text):
 
 def _bytes_of_spm(text):
     if text == "<unk>":
-        return "▅".encode()  # how llama.cpp writes what it has no token for
+        return b""  # it stands for no text
     byte = re.fullmatch("<0x(..)>", text)
     return bytes.fromhex(byte[1]) if byte else text.replace("▁", " ").encode()
 
