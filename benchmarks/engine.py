@@ -187,13 +187,11 @@ def load() -> str:
     return f"{os.getloadavg()[0]:.2f}"
 
 
-def fitting(model: Path, sizes: dict[str, int], tasks: Sequence[str]) -> tuple[dict[str, int], list[str]]:
-    """Sizes and tasks that the model's context has room for."""
+def fitting(model: Path, sizes: dict[str, int]) -> dict[str, int]:
+    """Sizes that the model's context has room for: a turn of a chat takes some 120 tokens."""
     context = gguf.check(model).context_length
-    if context >= 4096:
-        return sizes, list(tasks)
-    smaller = {**sizes, "words": min(sizes["words"], context // 2)}
-    return smaller, [task for task in tasks if task in ("labels", "start", "long")]
+    most = {"words": context // 2, "turns": context // 160}
+    return {name: min(size, most.get(name, size)) for name, size in sizes.items()}
 
 
 def main() -> None:
@@ -223,10 +221,10 @@ def main() -> None:
 def report(name: str, model: Path, given: argparse.Namespace) -> None:
     """One model's table."""
     wanted = [task for task in given.tasks if task != "share"]
-    sizes, tasks = fitting(model, SMALL if given.small else FULL, wanted)
+    sizes = fitting(model, SMALL if given.small else FULL)
     runs = Runs(model, given.threads, sizes)
     print(f"### {name}: {model.name}, {model.stat().st_size / 1e6:,.0f} MB\n")
-    print("\n".join(rows_of(runs.all(tasks, given.rounds), sizes)) + "\n")
+    print("\n".join(rows_of(runs.all(wanted, given.rounds), sizes)) + "\n")
     if "share" in given.tasks:
         print(runs.share(given.rounds) + "\n")
     print("\n".join(["Command lines:", "", *(f"    {command}" for command in runs.commands), ""]), flush=True)

@@ -23,9 +23,9 @@ LABEL_QUESTION = (
     f"{_READER}Is the sentiment of the text below positive, neutral or negative? Answer with one word only, "
     "in lower case, and say nothing else at all."
 )
-WRITE_QUESTION = (
-    f"{_READER}Write a short and friendly reply to the text below, in three sentences, thank the customer, "
-    "and sign it with the words: your team."
+WRITE_QUESTION = (  # a model of eight million parameters can do that, and writes some thirty tokens
+    f"{_READER}What they say shall be read in other countries too, in words that are as friendly or as "
+    "angry as theirs, and with nothing added. Translate this text to German:"
 )
 _THINGS = ("kettle", "lamp", "chair", "blanket", "clock", "carpet", "mirror", "toaster", "shelf", "pillow")
 _TIMES = ("two days late", "on Monday morning", "within a week", "after ten days", "exactly on time")

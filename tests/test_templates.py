@@ -309,7 +309,9 @@ BAD = [
     (GOOD + "sampling: {schema: x}\n", 3, "'schema' is no key of sampling"),
     (GOOD + "examples:\n  - {text: a}\n", 4, "an example has a text and a reply"),
     (GOOD + "labels: [a, b]\nexamples:\n  - {text: t, reply: c}\n", 5, "is none of the labels"),
-    (GOOD + "labels: [a, b]\nschema: {type: object}\n", 1, "labels or a schema, not both"),
+    (GOOD + "labels: [a, b]\nschema: {type: object}\n", 1, "labels, a schema or a grammar: one of them"),
+    (GOOD + "labels: [a, b]\ngrammar: x\n", 1, "labels, a schema or a grammar: one of them"),
+    (GOOD + "grammar: [a]\n", 3, "grammar is a text"),
     (GOOD + "schema: {maximum: .inf}\n", None, None),  # `.inf` is a text in the core of YAML 1.2 as read here
     (GOOD + "mode: extract\n", 1, "mode extract needs 'extract'"),
     (GOOD + "mode: chatty\n", 3, "mode is one of"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ from llmcli.paths import config_dir, make_private
 from llmcli.registry import RESERVED, Found
 
 if TYPE_CHECKING:
-    from llmcli.templates import Problem
+    from llmcli.templates import Problem, Template
 
 app = new_app(
     "List, show, write and check templates. A template is one YAML file, and a command.",
@@ -134,10 +134,10 @@ def _problem(one: Found) -> str:
     from llmcli.templates import load_template
 
     try:
-        schema = load_template(one).schema
+        template = load_template(one)
     except LlmError as error:
         return str(error)
-    return "" if schema is None else "; ".join(problem.message for problem in _schema_problems(schema))
+    return "; ".join(problem.message for problem in _form_problems(template))
 
 
 def _check(name: str, env: Environment) -> bool:
@@ -145,8 +145,8 @@ def _check(name: str, env: Environment) -> bool:
     from llmcli.templates import check_template
 
     template, problems = check_template(_find(name, env))
-    if template is not None and template.schema is not None:
-        problems = [*problems, *_schema_problems(template.schema)]
+    if template is not None:
+        problems = [*problems, *_form_problems(template)]
     for problem in problems:
         where = f"{name}:{problem.line}" if problem.line else name
         env.write(f"{where}: {problem.message}\n")
@@ -155,13 +155,19 @@ def _check(name: str, env: Environment) -> bool:
     return bool(problems)
 
 
-def _schema_problems(schema: dict[str, Any]) -> list[Problem]:
-    """What the built-in engine would say of the schema before it asks anything."""
-    from llmcli.engines.llama.schema import to_gbnf
+def _form_problems(template: Template) -> list[Problem]:
+    """What the built-in engine would say of the schema or the grammar before it asks anything."""
     from llmcli.templates import Problem
 
     try:
-        to_gbnf(schema)
+        if template.schema is not None:
+            from llmcli.engines.llama.schema import to_gbnf
+
+            to_gbnf(template.schema)
+        if template.grammar is not None:
+            from llmcli.engines.llama.grammar import check_gbnf
+
+            check_gbnf(template.grammar)
     except LlmError as error:
         return [Problem(None, str(error))]
     return []

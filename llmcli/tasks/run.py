@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
-
-import msgspec
 
 from llmcli.engines.base import Engine
 from llmcli.errors import InputTooLong, LlmError
@@ -18,7 +15,7 @@ from llmcli.tasks.label import Label
 from llmcli.tasks.long import no_room
 from llmcli.tasks.nouns import EMPTY, Failed, Notify, Result, Task, Truncate, closing
 from llmcli.tasks.paragraphs import Paragraphs
-from llmcli.templates import Template, schema_for
+from llmcli.templates import Template, in_form
 
 _WAYS: dict[str, Callable[[Task], Way[Any]]] = {
     "generate": Generate,
@@ -53,7 +50,7 @@ def run_tasks(
 
     Raises what ends everything: EngineCrashed, BackendUnreachable, and what `texts` raises.
     """
-    task = Task(template, engine, values, _with_schema(template, values, sampling), notify, truncate)
+    task = Task(template, engine, values, in_form(template, values, sampling), notify, truncate)
     return _blamed(task, flow(texts, _way(task)))
 
 
@@ -72,7 +69,7 @@ def stream_task(
 
     Labels and extracted sentences come in one piece. Raises LlmError.
     """
-    task = Task(template, engine, values, _with_schema(template, values, sampling), notify, truncate)
+    task = Task(template, engine, values, in_form(template, values, sampling), notify, truncate)
     if not text or text.isspace():
         yield EMPTY
         return
@@ -131,11 +128,3 @@ def _way(task: Task) -> Way[Any]:
     if template.mode == "generate" and template.keep_layout:
         return Paragraphs(task)
     return _WAYS[template.mode](task)
-
-
-def _with_schema(template: Template, values: Mapping[str, Any], sampling: Sampling) -> Sampling:
-    """A template's schema holds even where the caller did not ask for it."""
-    if sampling.schema is not None or sampling.grammar is not None:
-        return sampling
-    schema = schema_for(template, values)
-    return sampling if schema is None else msgspec.structs.replace(sampling, schema=json.dumps(schema))

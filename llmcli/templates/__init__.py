@@ -19,7 +19,7 @@ from llmcli.templates.rendering import (
     render_reduce,
     renderer,
 )
-from llmcli.templates.values import check_values, label_set, sampling_for, schema_for
+from llmcli.templates.values import check_values, in_form, label_set, sampling_for, schema_for
 
 __all__ = [
     "Example",
@@ -28,6 +28,7 @@ __all__ = [
     "Template",
     "check_template",
     "check_values",
+    "in_form",
     "label_set",
     "load_template",
     "render",

@@ -236,6 +236,10 @@ def _schema(reading: Reading, key: str, node: yaml.Node) -> dict[str, Any]:
     return {"schema": schema}
 
 
+def _grammar(reading: Reading, key: str, node: yaml.Node) -> dict[str, Any]:
+    return {key: reading.text(node, key)}
+
+
 def _list_param(reading: Reading, key: str, node: yaml.ScalarNode) -> str:
     reference = _REFERENCE.match(node.value.strip())
     name = reference[1] if reference else ""
@@ -305,6 +309,7 @@ FIELDS: dict[str, Callable[[Reading, str, yaml.Node], dict[str, Any]]] = {
     "examples": _examples,
     "sampling": _sampling,
     "schema": _schema,
+    "grammar": _grammar,
     "reduce": _prompt,
     "extract": _extract,
     "mode": _mode,

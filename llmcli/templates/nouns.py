@@ -60,7 +60,8 @@ class Template(Struct, frozen=True):
     One template.
 
     `labels` is the closed set of answers, or `labels_param` names the list parameter that holds it;
-    `schema` (JSON Schema) and `schema_param` (a list of field names) likewise. `reduce` joins
+    `schema` (JSON Schema) and `schema_param` (a list of field names) likewise; `grammar` (GBNF) is any other
+    form of an answer. `reduce` joins
     the answers to the parts of a text that is longer than the context; `extract` is the yes/no question
     that scores a sentence. `keep_layout` asks paragraph by paragraph and puts the answers where the
     paragraphs stood. `sha256` is that of the file's bytes.
@@ -77,6 +78,7 @@ class Template(Struct, frozen=True):
     sampling: dict[str, Any] = {}
     schema: dict[str, Any] | None = None
     schema_param: str | None = None
+    grammar: str | None = None
     reduce: str | None = None
     extract: str | None = None
     mode: Mode = "generate"

@@ -131,8 +131,9 @@ def _mode_problems(template: Template, line: int | None) -> list[Problem]:
     if lacks[template.mode]:
         needed = {"label": "labels", "extract": "extract"}[template.mode]
         found.append(Problem(line, f"mode {template.mode} needs {needed!r}"))
-    if has_labels and (template.schema is not None or template.schema_param is not None):
-        found.append(Problem(line, "labels or a schema, not both"))
+    has_schema = template.schema is not None or template.schema_param is not None
+    if has_labels + has_schema + (template.grammar is not None) > 1:
+        found.append(Problem(line, "labels, a schema or a grammar: one of them"))
     return found
 
 

@@ -90,12 +90,20 @@ def sampling_for(template: Template, values: Mapping[str, Any], options: Mapping
     for name, value in chosen.items():
         if problem := sampling_problem(name, value):
             raise UsageError(f"--{name.replace('_', '-')} {problem}, not {value!r}")
+    sampling = in_form(template, values, msgspec.convert(chosen, Sampling))
+    if (sampling.schema or sampling.grammar) and options.get("beams") is None:
+        return msgspec.structs.replace(sampling, beams=1)  # a model's own are for answers in no given form
+    return sampling
+
+
+def in_form(template: Template, values: Mapping[str, Any], sampling: Sampling) -> Sampling:
+    """With the form that the template gives its answers, where the caller has not given one."""
+    if sampling.schema is not None or sampling.grammar is not None:
+        return sampling
+    if template.grammar is not None:
+        return msgspec.structs.replace(sampling, grammar=template.grammar)
     schema = schema_for(template, values)
-    if schema is not None and chosen.get("schema") is None and chosen.get("grammar") is None:
-        chosen["schema"] = json.dumps(schema)
-    if (chosen.get("schema") or chosen.get("grammar")) and options.get("beams") is None:
-        chosen["beams"] = 1  # a model's own are for answers in no given form
-    return msgspec.convert(chosen, Sampling)
+    return sampling if schema is None else msgspec.structs.replace(sampling, schema=json.dumps(schema))
 
 
 # What a field of Sampling may be: the words for it, and the test. Bounds are llama.cpp's own meaning of each.

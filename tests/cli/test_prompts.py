@@ -41,6 +41,14 @@ def test_a_schema_that_cannot_be_kept_is_a_line_of_the_list(call, project):
     assert "broken: schema: type 'objekt'" in call("prompts", "list").out
 
 
+def test_a_grammar_that_is_none_is_told_by_check(call, project):
+    (project / "bad.yaml").write_text('help: Bad.\nprompt: "{{ text }}"\ngrammar: root ::= other\n')
+
+    said = call("prompts", "check", "bad")
+
+    assert (said.code, "rule 'other' is not defined" in said.out) == (78, True), said.out
+
+
 def test_a_file_with_another_ending_is_no_command(call, project):
     (project / "haiku.yml").write_text(GOOD)
 

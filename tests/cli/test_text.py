@@ -439,13 +439,24 @@ def test_verbose_says_what_runs_where(llm):
 
 
 def test_flash_attention_is_as_the_settings_say(llm):
-    """A cache of q8_0 needs it: without, llama.cpp says so."""
     words = ("sentiment", "--kv-type", "q8_0", "--text", "I love it.")
     assert llm(*words, env={"LLMCLI_FLASH_ATTENTION": "yes"}).stdout == "positive\n"
 
     said = llm(*words, env={"LLMCLI_FLASH_ATTENTION": "no"})
-    assert (said.code, said.stdout) == (70, "")
-    assert "requires flash_attn" in said.stderr
+    assert (said.code, said.stdout) == (2, "")
+    assert "a KV cache of q8_0 needs flash attention" in said.stderr
+
+
+def test_a_templates_grammar_holds_its_answers_to_their_form(llm, work):
+    (work / "prompts").mkdir(exist_ok=True)
+    (work / "prompts" / "weight.yaml").write_text(
+        'help: A weight.\nprompt: "How heavy is it? {{ text }}"\ngrammar: root ::= [0-9] " " ("kg" | "lb")\n'
+    )
+
+    said = llm("weight", "--text", "The parcel weighs 12 kilos.", "-m", "starter")
+
+    assert said.code == 0, said.stderr
+    assert re.fullmatch(r"[0-9] (kg|lb)\n", said.stdout)
 
 
 UNFIT = "llm: note: starter is not made for {}: expect guesses; `llm models list` shows larger models\n"

@@ -50,6 +50,7 @@ from llmcli.messages import Completion, LabelScores, Piece
 # 50,000 unbroken characters need it: some vocabularies' regular expressions recurse per character.
 TOKENIZER_STACK = 512 * 1024 * 1024
 DEFAULT_PARALLEL = 32
+UNQUANTISED = (None, "f16", "f32")
 
 
 def main() -> None:
@@ -98,6 +99,11 @@ class Child:
             raise UsageError(
                 f"{load.kv_type!r} is no type of a KV cache", f"known types: {', '.join(GGML_TYPES)}"
             )
+        if load.flash_attention is False and load.kv_type not in UNQUANTISED:
+            raise UsageError(
+                f"a KV cache of {load.kv_type} needs flash attention",
+                "leave out --kv-type, or set flash_attention to yes",
+            )
         self._model = model = self._load_model(load)
         for path, scale in load.lora:
             try:
@@ -112,7 +118,7 @@ class Child:
         whole = bool(self._on_gpu or model.recurrent or model.hybrid)
         longest = min(LONGEST_APART, LARGEST_APART // max(load.cell_bytes, 1))
         batch = GPU_BATCH if self._on_gpu else CPU_BATCH
-        plain = not self._on_gpu and load.kv_type in (None, "f16", "f32")
+        plain = not self._on_gpu and load.kv_type in UNQUANTISED
         parallel = load.parallel or DEFAULT_PARALLEL
         lanes = 1 if whole else min(load.lanes, parallel)
         self._limits = Limits(
