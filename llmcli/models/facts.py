@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from llmcli.errors import LlmError
 from llmcli.models import checksum, gguf, installed, memory
@@ -110,6 +110,7 @@ def as_record(facts: Facts) -> dict[str, Any]:
         "file": entry.file if entry else None,
         "licence": (entry.licence if entry else "") or (licence_of(header) if header else "") or None,
         "sha256": facts.sha256 or (entry.sha256 if entry else None),
+        "made_for": to_builtins(entry.made_for) if entry else None,
     }
     if header is None or facts.model is None:
         return {**record, "weights_bytes": entry.weights_bytes if entry else None, "about": True}

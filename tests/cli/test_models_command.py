@@ -176,6 +176,7 @@ def test_the_built_in_model_is_shown(llm):
     record = json.loads(llm("models", "show", "starter", "--json").out)
     path = Path(llm("models", "path", "starter").out.strip())
     assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert {"positive", "spam"} <= set(record["made_for"]["labels"])
 
 
 def test_a_model_that_is_not_here_is_shown_as_known(llm):

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import resource
 import signal
 import threading
 import time
@@ -245,14 +246,15 @@ def test_with_sequential_a_row_is_answered_alike_behind_a_much_longer_one():
     assert behind[1:] == first
 
 
+# Characters of which no loop of 32 tokens can be made.
+PERIOD = "".join(f"[{n % 7}{chr(97 + n % 26)}{chr(65 + n % 11)}]" for n in range(50))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_longer_than_expected_is_whole(kind, shared_tiny):
     """Room is made as it grows: for 512 tokens, for 1,024, for 2,048."""
     texts = [f"Tell me about number {n}." for n in range(2)]
-    period = "".join(
-        f"[{n % 7}{chr(97 + n % 26)}{chr(65 + n % 11)}]" for n in range(50)
-    )  # no loop of 32 tokens
-    sampling = Sampling(temperature=5.0, seed=4, grammar=f"root ::= ({period}){{24}}")
+    sampling = Sampling(temperature=5.0, seed=4, grammar=f"root ::= ({PERIOD}){{24}}")
     alone = shared_tiny(kind, trained=2400, sequential=True)
     expected = [answer for _, answer in sorted(alone.generate(map(ask, texts), sampling))]
     assert max(answer.usage.answer for answer in expected) > 1024
@@ -268,6 +270,25 @@ def test_an_answer_longer_than_expected_is_whole(kind, shared_tiny):
     if kind == "llama":  # of the others a last digit may differ, which is enough to draw another token
         assert [answer.text for answer in together] == [answer.text for answer in expected]
         assert streamed.text == expected[0].text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="another process's limits are Linux's")
+def test_an_answer_that_gets_no_more_memory_ends_as_one_that_was_cut(open_tiny):
+    engine = open_tiny(made=tiny("llama", context=65536, width=512, heads=8, kv_heads=8, layers=8))
+    sampling = Sampling(temperature=5.0, seed=4, grammar=f"root ::= ({PERIOD}){{99}}")
+    items = engine.stream(ask("Tell me about it."), sampling)
+    text = next(items).text
+    [size] = re.findall(r"VmSize:\s+(\d+) kB", Path(f"/proc/{engine.pid}/status").read_text())
+    resource.prlimit(engine.pid, resource.RLIMIT_AS, (int(size) * 1024,) * 2)
+
+    rest, answer = collect(items)
+
+    assert answer.finish_reason == "length"
+    assert 512 <= answer.usage.answer < 4096
+    assert answer.text == text + rest
+    [(_, again)] = engine.generate([ask("Hi")], Sampling(max_tokens=3))
+    assert isinstance(again, Completion)
 
 
 def test_many_rows_run_together_whatever_their_answers_may_be(open_tiny):

@@ -147,7 +147,10 @@ class Context:
     def state(self, sequence: int) -> bytearray:
         """What the cache holds of a sequence, to be given to `set_state`; empty where it cannot be had."""
         size = lib.llama_state_seq_get_size(self._context, sequence)
-        state = bytearray(size)
+        try:
+            state = bytearray(size)
+        except MemoryError:
+            return bytearray()
         written = lib.llama_state_seq_get_data(self._context, _address(state), size, sequence)
         return state if written == size else bytearray()
 

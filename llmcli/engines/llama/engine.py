@@ -286,9 +286,15 @@ class LlamaEngine:
                 self._obituary = self._child.obituary(doing)
                 self._check_file()
                 self._child.close()
+                try:
+                    load = load_message(self._model, self._header, self._options, self._started)
+                except (
+                    OSError
+                ) as error:  # what is mapped of a deleted file stays whole, until it must be loaded
+                    raise ModelError(f"{self._model.path} was deleted while it was in use") from error
                 self.epoch += 1
                 self._start_child()
-                self.send(load_message(self._model, self._header, self._options, self._started), self.epoch)
+                self.send(load, self.epoch)
             return self._obituary
 
     # the child

@@ -233,7 +233,7 @@ class Room:
         together = self._limits.together_apart(longest, beams)
         if together < request.beams:
             longest, together = request.cells, self._limits.together_apart(request.cells, request.beams)
-        if not others and (self._limits.single or not request.many):
+        if not others and (self._limits.single or not request.many or request.begun is not None):
             together = request.beams  # nothing is likely to come beside it
         self._new_context("apart", padded(longest), beside=together)
         self._planned = padded(longest), together
