@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from engines.conftest import ask, ask_unchecked
+from engines.conftest import LONG, ask, ask_unchecked
 
 from llmcli.engines.llama.calls import UNDER_WAY
 from llmcli.errors import EngineCrashed, ModelError
@@ -177,7 +177,7 @@ def test_a_death_while_loading_names_the_signal(name, open_tiny):
 
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_death_while_streaming_names_the_signal_and_the_next_question_is_answered(name, talker):
-    stream = talker.stream(ask("Go on."), Sampling(temperature=1, max_tokens=3000))
+    stream = talker.stream(ask("Go on."), LONG)
     next(stream)
     os.kill(talker.pid, getattr(signal, f"SIG{name}"))
 
@@ -218,11 +218,11 @@ def test_a_model_file_deleted_during_a_run_is_whole_as_long_as_it_is_mapped(open
 
 def test_the_last_words_are_not_those_of_a_cancel(talker):
     for _ in range(5):
-        stream = talker.stream(ask("Go on."), Sampling(temperature=1, max_tokens=3000))
+        stream = talker.stream(ask("Go on."), LONG)
         next(stream)
         stream.close()
         talker.count_tokens(["a"])
-    stream = talker.stream(ask("Go on."), Sampling(temperature=1, max_tokens=3000))
+    stream = talker.stream(ask("Go on."), LONG)
     next(stream)
     os.kill(talker.pid, signal.SIGKILL)
 

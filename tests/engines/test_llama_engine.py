@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from engines.conftest import ask, ask_unchecked
+from engines.conftest import LONG, PERIOD, ask, ask_unchecked
 from ggufs import QWEN_LIKE, STRING, Tensor, bpe_vocabulary, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -244,10 +244,6 @@ def test_with_sequential_a_row_is_answered_alike_behind_a_much_longer_one():
     behind = answers(LlamaEngine(resolve("starter"), options), [long, *texts])
 
     assert behind[1:] == first
-
-
-# Characters of which no loop of 32 tokens can be made.
-PERIOD = "".join(f"[{n % 7}{chr(97 + n % 26)}{chr(65 + n % 11)}]" for n in range(50))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -485,7 +481,7 @@ def test_what_the_source_raises_reaches_the_caller(starter):
 
 def test_a_closed_stream_makes_way_for_the_next_question(shared_tiny):
     engine = shared_tiny("llama", trained=4096)
-    stream = engine.stream(ask("Go on."), Sampling(temperature=1, max_tokens=3000))
+    stream = engine.stream(ask("Go on."), LONG)
     next(stream)
     stream.close()
 
@@ -500,7 +496,7 @@ def test_a_question_cancelled_while_it_is_tokenised_is_not_answered(open_tiny):
     slow = "{% for i in range(40) %}{% for j in range(50000) %}{% endfor %}{% endfor %}"
     engine = open_tiny("qwen2", made=tiny("qwen2", template=slow + QWEN_LIKE, context=4096))
     engine.count_tokens(["a"])
-    stream = engine.stream(ask("Go on."), Sampling(temperature=1, max_tokens=3000))
+    stream = engine.stream(ask("Go on."), LONG)
     asking = threading.Thread(target=lambda: list(stream))
     asking.start()
     time.sleep(0.05)  # its chat template is being rendered
