@@ -71,9 +71,9 @@ class Context:
         params.n_threads = settings.threads
         params.n_threads_batch = settings.threads
         params.kv_unified = settings.unified
-        # A cache of sliding windows alone would be smaller, but llama.cpp takes no cell anew that two sequences
-        # share (llama-kv-cache.cpp, find_slot): forks, which all of this is made of, would fill it. Where memory
-        # is short, the context is.
+        # A cache of sliding windows alone would be smaller, but llama.cpp takes no cell anew that two
+        # sequences share (llama-kv-cache.cpp, find_slot): forks, which all of this is made of, would fill
+        # it. Where memory is short, the context is.
         params.swa_full = True
         params.no_perf = True
         params.abort_callback = abort.function
