@@ -17,9 +17,9 @@ from llmcli.engines.llama.samplers import Candidates, Grammar, Sampler
 from llmcli.engines.llama.thinking import Marks, StopTexts, ThinkingSplitter
 from llmcli.messages import Completion, FinishReason, Piece, Prompt, Sampling, Usage
 
-REPEATED_PERIODS = 8
 REPEATED_TOKENS = 48
-LONGEST_PERIOD = 32
+LOOPS = ((32, 8), (256, 4))
+"""Runs of up to so many tokens, words and sentences or whole paragraphs, that come so often in a row."""
 
 
 class Writer:
@@ -196,16 +196,22 @@ def repeats(tokens: Sequence[int]) -> bool:
     """
     Whether an answer has come to its end in a loop.
 
-    The same run of up to 32 tokens, 8 times over and for at least 48 tokens. Looked
-    for at every 16th token, which is soon enough.
+    The same run of up to 32 tokens, 8 times over and for at least 48 tokens, or of up to 256, 4 times
+    over. Looked for at every 16th token, which is soon enough.
 
     >>> repeats([1, 2] * 24), repeats([1, 2] * 23 + [3, 4])
+    (True, False)
+    >>> repeats([*range(100)] * 4), repeats([*range(100)] * 3 + [*range(99), 5])
     (True, False)
     """
     if len(tokens) < REPEATED_TOKENS or len(tokens) % 16:
         return False
-    for period in range(1, LONGEST_PERIOD + 1):
-        span = max(REPEATED_TOKENS, REPEATED_PERIODS * period)
-        if len(tokens) >= span and tokens[-span:-period] == tokens[period - span :]:
-            return True
+    shortest = 1
+    for longest, times in LOOPS:
+        for period in range(shortest, min(longest, len(tokens) // times) + 1):
+            span = max(REPEATED_TOKENS, times * period)
+            # One token tells most runs from a loop.
+            if tokens[-1] == tokens[-1 - period] and tokens[-span:-period] == tokens[period - span :]:
+                return True
+        shortest = longest + 1
     return False
