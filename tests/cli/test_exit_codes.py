@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ggufs import tiny
+from ggufs import tiny, without_numbers_for
 
 import llmcli
 
@@ -148,15 +148,24 @@ def test_76_the_json_is_cut(llm):
 
 
 def test_76_the_model_answers_nothing(llm, work):
-    """Weights that are no numbers, as of a file that was made wrong."""
+    """A weight that is no number, as of a file that was made wrong: whoever meets it gets nothing."""
+    without_numbers_for("@", tiny("llama")).write(work / "nan.gguf")
+
+    ran = llm("title", "-m", "./nan.gguf", "--text", "a @ b")
+
+    assert ran.code == 76
+    assert "degenerate" in ran.stderr
+
+
+def test_4_the_model_answers_nobody(llm, work):
     made = tiny("llama")
     made.tensor("output_norm.weight").data = b"\xff\xff\xff\x7f" * 64
     made.write(work / "nan.gguf")
 
     ran = llm("title", "-m", "./nan.gguf", "--text", "a")
 
-    assert ran.code == 76
-    assert "degenerate" in ran.stderr
+    assert ran.code == 4
+    assert "no numbers (NaN) for any text" in ran.stderr
 
 
 def test_77_no_permission(llm, script, work):

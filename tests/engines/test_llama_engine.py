@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from engines.conftest import LONG, PERIOD, ask, ask_unchecked
-from ggufs import QWEN_LIKE, STRING, Tensor, bpe_vocabulary, tiny
+from ggufs import QWEN_LIKE, STRING, tiny, without_numbers_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -567,13 +567,7 @@ def test_a_model_that_gives_no_numbers_for_any_text_is_a_broken_file(open_tiny, 
 
 
 def test_no_other_prompt_suffers_from_one_that_gives_no_numbers(open_tiny):
-    made = tiny("llama", context=1024)
-    words = made.tensor("token_embd.weight")
-    made.tensors.append(Tensor("output.weight", words.shape, words.data))
-    width, rare = words.shape[0], bpe_vocabulary()[0].index("@")
-    words.data = b"".join(
-        (words.data[: 4 * rare * width], b"\xff\xff\xff\x7f" * width, words.data[4 * (rare + 1) * width :])
-    )
+    made = without_numbers_for("@", tiny("llama", context=1024))
     engine, few = open_tiny("llama", made=made), Sampling(temperature=0.0, max_tokens=6)
     texts = [f"the and is {'of ' * (n % 5)}" for n in range(40)]
     poisoned = [f"{text} @ this" if n % 9 == 4 else text for n, text in enumerate(texts)]

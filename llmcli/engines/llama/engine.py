@@ -78,7 +78,7 @@ class LlamaEngine:
         self._activity = "starting"
         self._closed = False
         self._obituary = EngineCrashed("the engine died")
-        self.epoch = 0
+        self.epoch = self._last_loaded = 0
         self._start_child()  # imports while we look at the file
         try:
             self._stamps = _stamps(model.parts)
@@ -264,12 +264,6 @@ class LlamaEngine:
         and EngineCrashed where the new child cannot load the model.
         """
         reason = self._replace(epoch, "at work")
-        for _ in range(LOADINGS - 1):
-            with self._lock:
-                loading, current = self._loading, self.epoch
-            loading.done.wait()
-            if loading.result is None:  # what kills one child may kill the next before it has loaded
-                self._replace(current, f"while loading {self._model.path}")
         self._loaded()
         return reason
 
@@ -313,6 +307,7 @@ class LlamaEngine:
             self._activity = message.text
         elif isinstance(message, wire.Loaded):
             self._activity = ""
+            self._last_loaded = epoch
             loading.result = message
             loading.done.set()
         elif isinstance(message, wire.Failed) and message.id == 0:
@@ -338,18 +333,26 @@ class LlamaEngine:
             inbox.put(Died(epoch, alone=len(at_work) == 1))
 
     def _loaded(self) -> wire.Loaded:
-        """Wait for the model; raises what kept it from being loaded."""
-        with self._lock:
-            child, loading = self._child, self._loading
-        loading.done.wait()
-        if loading.result is None:
+        """
+        Wait for the model; raises what kept it from being loaded.
+
+        What kills one child may kill the next before it has loaded, so that one is replaced as well. The very
+        first is not: a file that kills whoever loads it is told of at once.
+        """
+        while True:
+            with self._lock:
+                child, loading, epoch = self._child, self._loading, self.epoch
+            loading.done.wait()
+            if isinstance(loading.result, LlmError):
+                raise loading.result
+            if loading.result is not None:
+                return loading.result
             if self._closed:
                 raise EngineCrashed("the engine is closed")
-            self._check_file()
-            raise child.obituary(f"while loading {self._model.path}")
-        if isinstance(loading.result, LlmError):
-            raise loading.result
-        return loading.result
+            if epoch == 0 or epoch >= self._last_loaded + LOADINGS:
+                self._check_file()
+                raise child.obituary(f"while loading {self._model.path}")
+            self._replace(epoch, f"while loading {self._model.path}")
 
     def _open_route(self, inbox: SimpleQueue[Any]) -> int:
         request = next(self._ids)
