@@ -84,12 +84,14 @@ class LineReader:
         signals, screen = self.talk.signals, self.talk.screen
         with signals.waking() as woken:
             screen.put(prompt)
-            while b"\n" not in self._read:
+            while True:
                 if signals.leaving:
                     raise Leaving(signals.leaving)
                 if signals.interrupted:
-                    self._read = b""
+                    signals.interrupted, self._read = False, b""
                     raise KeyboardInterrupt
+                if b"\n" in self._read:
+                    break
                 ready, _, _ = select.select([self._terminal, woken], [], [])
                 if woken in ready:
                     os.read(woken, 4096)

@@ -128,7 +128,6 @@ class Signals:
         try:
             yield woken
         finally:
-            self.interrupted = False
             signal.set_wakeup_fd(before)
             os.close(woken)
             os.close(written)
@@ -150,7 +149,7 @@ class Signals:
 
     def _end_prompt(self, exception: BaseException) -> None:
         if self._prompt is not None and self._prompt.is_running:
-            # It raises when the line was sent in this very moment; the loop sees `leaving` then.
+            # It raises when the line was sent in this very moment; the loop sees a `leaving` then.
             with suppress(Exception):
                 self._prompt.exit(exception=exception)
 

@@ -216,7 +216,10 @@ class Talk:
     def measure(self) -> None:
         """Count the conversation again, for the meter."""
         with_system = self.conversation.prompt(thinking=self.thinking)
-        self.used = self.count([with_system])[0] if with_system.messages else 0
+        try:
+            self.used = self.count([with_system])[0] if with_system.messages else 0
+        except Interrupted:
+            self.signals.interrupted = True  # what was done is done: the prompt says what Ctrl-C is good for
 
     def read_ahead(self) -> None:
         """Have the engine read, while the user types, what the next turn begins with."""

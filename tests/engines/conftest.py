@@ -22,7 +22,7 @@ def ask(text: str) -> Prompt:
     return Prompt((Message("user", text),))
 
 
-# Characters of which no loop of 32 tokens can be made: an answer of these is not cut for repeating itself.
+# Three characters at each place: drawn at a high temperature, they make no loop that would end an answer.
 PERIOD = "".join(f"[{n % 7}{chr(97 + n % 26)}{chr(65 + n % 11)}]" for n in range(50))
 LONG = Sampling(temperature=5.0, seed=4, grammar=f"root ::= ({PERIOD}){{99}}", max_tokens=3000)
 """Some three thousand tokens of any model."""

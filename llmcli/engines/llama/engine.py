@@ -280,11 +280,10 @@ class LlamaEngine:
                 self._obituary = self._child.obituary(doing)
                 self._check_file()
                 self._child.close()
+                # What is mapped of a deleted file stays whole, until it must be loaded.
                 try:
                     load = load_message(self._model, self._header, self._options, self._started)
-                except (
-                    OSError
-                ) as error:  # what is mapped of a deleted file stays whole, until it must be loaded
+                except OSError as error:
                     raise ModelError(f"{self._model.path} was deleted while it was in use") from error
                 self.epoch += 1
                 self._start_child()

@@ -141,14 +141,32 @@ class Room:
 
     @cached_property
     def model_gives_numbers(self) -> bool:
-        """Whether the logits behind a lone token, in a context of its own, are numbers."""
+        """
+        Whether the logits behind some lone token, in a context of its own, are numbers.
+
+        Also where nobody can tell: there is no room for that, or an adapter may be what breaks them.
+        """
+        if self._model.adapters:
+            return True
         settings = ContextSettings(cells=CELL_STEP, sequences=1, batch=1, threads=self._limits.threads)
-        context, batch = Context(self._model, settings, AbortSwitch(), self._log), Batch(1)
-        batch.add(0, 0, [max(self._model.bos, 0)], "last")
         try:
-            return context.decode(batch) == 0 and bool(np.isfinite(context.logits(1).max()))
+            context = Context(self._model, settings, AbortSwitch(), self._log)
+        except LoadError:
+            return True
+        try:
+            size = self._model.vocab_size
+            return any(
+                self._gives_numbers(context, token)
+                for token in (max(self._model.bos, 0), size // 3, size // 2)
+            )
         finally:
             context.free()
+
+    def _gives_numbers(self, context: Context, token: int) -> bool:
+        context.clear_all()
+        batch = Batch(1)
+        batch.add(0, 0, [token], "last")
+        return context.decode(batch) != 0 or bool(np.isfinite(context.logits(1).max()))
 
     def _wiped(self) -> bool:
         """
@@ -233,7 +251,7 @@ class Room:
         together = self._limits.together_apart(longest, beams)
         if together < request.beams:
             longest, together = request.cells, self._limits.together_apart(request.cells, request.beams)
-        if not others and (self._limits.single or not request.many or request.begun is not None):
+        if not others and (self._limits.single or not request.many):
             together = request.beams  # nothing is likely to come beside it
         self._new_context("apart", padded(longest), beside=together)
         self._planned = padded(longest), together

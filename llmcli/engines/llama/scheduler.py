@@ -159,12 +159,9 @@ class Scheduler:
                 pending += len(slot.pending)
                 self._waiting.popleft()
             except LoadError as error:
-                self._waiting.remove(request)
-                if request.begun is not None:
-                    self._cut_short(request, request.begun)
-                else:
-                    crash = EngineCrashed(f"llama.cpp cannot make a context: {error}")
-                    self._emit(request.id, crash)
+                self._drop(request)
+                what = f"llama.cpp cannot make a context of {request.cells:,} tokens"
+                self._emit(request.id, EngineCrashed(f"{what}: {error}", "use a smaller --max-tokens"))
             except LlmError as error:
                 self._drop(request)
                 self._emit(request.id, error)
@@ -376,16 +373,6 @@ class Scheduler:
         self._slots.remove(slot)
         self.cache.close(slot, keep=not request.many and not self.cache.whole_only)
         self._waiting.appendleft(moved)
-
-    def _cut_short(self, request: Request, begun: Begun) -> None:
-        """An answer for whose next tokens no room can be had ends where it stands, as of its length."""
-        writer = begun.writer
-        writer.finish_reason = "length"
-        for piece in writer.finish():
-            if request.stream:
-                self._emit(request.id, piece)
-        writer.free()
-        self._emit(request.id, writer.completion(len(request.tokens) - begun.tokens, begun.cached))
 
     def _search_on(self, slot: Slot, search: BeamSearch, logits: Array) -> None:
         """The logits of every beam: go on with the likeliest, or write down the best answer found."""

@@ -18,7 +18,7 @@ from llmcli.engines.llama.thinking import Marks, StopTexts, ThinkingSplitter
 from llmcli.messages import Completion, FinishReason, Piece, Prompt, Sampling, Usage
 
 REPEATED_TOKENS = 48
-LOOPS = ((32, 8), (256, 4))
+LOOPS = ((32, 8), (256, 6))
 """Runs of up to so many tokens, words and sentences or whole paragraphs, that come so often in a row."""
 
 
@@ -196,12 +196,12 @@ def repeats(tokens: Sequence[int]) -> bool:
     """
     Whether an answer has come to its end in a loop.
 
-    The same run of up to 32 tokens, 8 times over and for at least 48 tokens, or of up to 256, 4 times
+    The same run of up to 32 tokens, 8 times over and for at least 48 tokens, or of up to 256, 6 times
     over. Looked for at every 16th token, which is soon enough.
 
     >>> repeats([1, 2] * 24), repeats([1, 2] * 23 + [3, 4])
     (True, False)
-    >>> repeats([*range(100)] * 4), repeats([*range(100)] * 3 + [*range(99), 5])
+    >>> repeats([*range(80)] * 6), repeats([*range(80)] * 5 + [*range(79), 5])
     (True, False)
     """
     if len(tokens) < REPEATED_TOKENS or len(tokens) % 16:
