@@ -265,13 +265,23 @@ def tiny(
     return Gguf(metadata, weights.tensors)
 
 
+NAN = b"\xff\xff\xff\x7f"
+
+
+def without_numbers(made: Gguf) -> Gguf:
+    """A model that gives NaN behind any text."""
+    norm = made.tensor("output_norm.weight")
+    norm.data = NAN * (len(norm.data) // 4)
+    return made
+
+
 def without_numbers_for(character: str, made: Gguf) -> Gguf:
     """A model (byte-level BPE) that gives NaN behind any text with this character, numbers behind others."""
     words = made.tensor("token_embd.weight")
     made.tensors.append(Tensor("output.weight", words.shape, words.data))
     row = 4 * words.shape[0]
     start = bpe_vocabulary()[0].index(character) * row
-    words.data = words.data[:start] + b"\xff\xff\xff\x7f" * words.shape[0] + words.data[start + row :]
+    words.data = words.data[:start] + NAN * words.shape[0] + words.data[start + row :]
     return made
 
 

@@ -149,7 +149,8 @@ class Signals:
 
     def _end_prompt(self, exception: BaseException) -> None:
         if self._prompt is not None and self._prompt.is_running:
-            # It raises when the line was sent in this very moment; the loop sees a `leaving` then.
+            # It raises when the line was sent in this very moment: the loop looks at `leaving`, and a
+            # Ctrl-C finds nothing left to end.
             with suppress(Exception):
                 self._prompt.exit(exception=exception)
 

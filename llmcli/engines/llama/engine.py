@@ -338,6 +338,7 @@ class LlamaEngine:
         What kills one child may kill the next before it has loaded, so that one is replaced as well. The very
         first is not: a file that kills whoever loads it is told of at once.
         """
+        doing = f"while loading {self._model.path}"
         while True:
             with self._lock:
                 child, loading, epoch = self._child, self._loading, self.epoch
@@ -350,8 +351,8 @@ class LlamaEngine:
                 raise EngineCrashed("the engine is closed")
             if epoch == 0 or epoch >= self._last_loaded + LOADINGS:
                 self._check_file()
-                raise child.obituary(f"while loading {self._model.path}")
-            self._replace(epoch, f"while loading {self._model.path}")
+                raise child.obituary(doing)
+            self._replace(epoch, doing)
 
     def _open_route(self, inbox: SimpleQueue[Any]) -> int:
         request = next(self._ids)

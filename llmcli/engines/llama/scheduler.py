@@ -161,7 +161,7 @@ class Scheduler:
             except LoadError as error:
                 self._drop(request)
                 what = f"llama.cpp cannot make a context of {request.cells:,} tokens"
-                self._emit(request.id, EngineCrashed(f"{what}: {error}", "use a smaller --max-tokens"))
+                self._emit(request.id, EngineCrashed(f"{what}: {error}", "use a smaller --context"))
             except LlmError as error:
                 self._drop(request)
                 self._emit(request.id, error)
