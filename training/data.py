@@ -71,6 +71,14 @@ def pieces(gap: str, sentence: str, tokenizer: Tokenizer) -> list[str]:
     return [gap + sentence[:end], sentence[:end], sentence[end:]]
 
 
+def worth_of_segments(row: Row, count: int) -> np.ndarray:
+    """In 255ths: each sentence's where its first segment stands, 0 for every other segment."""
+    worth = np.zeros(count, dtype=np.uint8)
+    if isinstance(row, Document):
+        worth[2::3] = np.round(np.array(row.worth) * 255)
+    return worth
+
+
 def describe(row: Row) -> tuple[int, str, str, str, str]:
     """Kind, then the words that label questions are made of: label, emotion or topic, genre, language."""
     match row:
@@ -100,7 +108,7 @@ def build(data: Path, tokenizer: Tokenizer, dev: bool) -> dict[str, np.ndarray]:
     tokens: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
     table: list[tuple] = []
-    main: list[int] = []
+    worth: list[np.ndarray] = []
     first = 0
     found = sets(data, dev)
     for number, (name, rows_of_set) in enumerate(found.items()):
@@ -120,9 +128,7 @@ def build(data: Path, tokenizer: Tokenizer, dev: bool) -> dict[str, np.ndarray]:
                     word[LANGUAGES[language]],
                 )
             )
-            main.append(
-                sum(1 << i for i, yes in enumerate(row.main) if yes) if isinstance(row, Document) else 0
-            )
+            worth.append(worth_of_segments(row, len(own)))
             texts += own
             first += len(own)
         for start in range(0, len(texts), 50_000):
@@ -134,7 +140,7 @@ def build(data: Path, tokenizer: Tokenizer, dev: bool) -> dict[str, np.ndarray]:
         "tokens": np.concatenate(tokens),
         "starts": np.concatenate([[0], np.cumsum(np.concatenate(sizes))]),
         "rows": np.array(table, dtype=COLUMNS),
-        "main": np.array(main, dtype=np.uint64),
+        "worth": np.concatenate(worth),
         "meta": np.array(json.dumps(describe_vocabulary(list(found), tokenizer))),
     }
 
@@ -154,7 +160,7 @@ def describe_vocabulary(sets: list[str], tokenizer: Tokenizer) -> dict[str, obje
         "prompts": parts,
         "bare": {word: encode(word) for word in WORDS},
         "spaced": {word: encode(f" {word}") for word in WORDS},
-        "marks": {mark: encode(mark)[0] for mark in ",.?"},
+        "marks": {mark: encode(mark)[0] for mark in ",.?\n"},
         "numbers": [encode(f" {number}") for number in range(MOST_COUNTED)],
     }
 

@@ -29,12 +29,12 @@ DRAWS = {
     "uci_sentences": 0.07,
     "xed_en": 0.13,
     "xed_multi": 0.10,
-    "arxiv_titles": 0.30,
-    "scitldr": 0.20,
-    "techdocs": 0.17,
-    "techdocs_multi": 0.07,
-    "digitalgov": 0.20,
-    "gov_posts": 0.05,
+    "arxiv_titles": 0.15,
+    "scitldr": 0.15,
+    "techdocs": 0.10,
+    "techdocs_multi": 0.04,
+    "digitalgov": 0.40,
+    "gov_posts": 0.10,
     "mts_dialog": 0.04,
     "persona_chat": 0.50,
     "personality_chat": 0.20,
@@ -54,9 +54,14 @@ ANSWER_WEIGHT, LABEL_WEIGHT, TEXT_WEIGHT, TEXT_CHANCE = 1.0, 8.0, 0.5, 0.25
 PASS = 300  # what a micro-batch costs beside its own tokens, in tokens: its pass over the weights
 
 LENGTH = {"sentiment": 256, "translate": 256, "label": 192, "chat": 256, "prose": 384}
-LATER_PART = 0.3
+LATER_PART, DIGEST = 0.25, 0.25  # of the long documents
+DIGEST_SIZES = (5, 33)  # sentences
+LONG = 20  # sentences
 MOST_COUNTED = 160  # sentences of a text
-DOCUMENT_LENGTHS = (256, 384, 384, 512, 900)
+MOST_ASKED = 12
+DOCUMENT_LENGTHS = (256, 384, 512, 900, 900)
+UNSUMMARISED = 0.25  # of the documents drawn that only a title can be asked of
+DOCUMENT_SEQUENCE = 1536  # each of its branches ends within the trained context
 
 # Other names for positive, neutral, negative, so that `llm label` learns to read its labels.
 SENTIMENT_WORDS = [
@@ -111,6 +116,8 @@ class Sequence:
     position: np.ndarray  # each branch counts on from the trunk's end
     weight: np.ndarray  # what guessing the NEXT token is worth
     label: np.ndarray  # is the next token the first of a label?
+    share: np.ndarray  # how likely the next token ought to be; for the rest stands `other`
+    other: np.ndarray
 
 
 class Corpus:
@@ -118,8 +125,8 @@ class Corpus:
 
     def __init__(self, path: Path) -> None:
         with np.load(path) as file:
-            self.tokens, self.starts, self.rows, self.main = (
-                file[k] for k in ("tokens", "starts", "rows", "main")
+            self.tokens, self.starts, self.rows, self.worth = (
+                file[k] for k in ("tokens", "starts", "rows", "worth")
             )
             meta = json.loads(str(file["meta"]))
         self.sets: list[str] = meta["sets"]
@@ -144,6 +151,11 @@ class Corpus:
 
     def segments(self, row: int) -> list[Tokens]:
         return [self.segment(row, i) for i in range(self.rows["count"][row])]
+
+    def worths(self, row: int) -> np.ndarray:
+        """Of a document's sentences, 0 to 1; all 0 where nobody wrote a summary."""
+        first = self.rows["first"][row]
+        return self.worth[first + 2 : first + self.rows["count"][row] : 3] / 255
 
     def word(self, row: int, column: str) -> str:
         return WORDS[self.rows[column][row]]
@@ -179,6 +191,7 @@ class Weaver:
         self.position: list[int] = []
         self.worth: list[float] = []
         self.label: list[bool] = []
+        self.shares: dict[int, tuple[float, int]] = {}  # by the place of a token that another may stand for
         self.trunk = self.branches = 0
 
     def __len__(self) -> int:
@@ -191,6 +204,11 @@ class Weaver:
     def lay_branch(self, *parts: tuple[Tokens, float]) -> None:
         self.branches += 1
         self._lay(parts, self.branches, self.trunk)
+
+    def lay_question(self, question: tuple[Tokens, float], answer: int, share: float, other: int) -> None:
+        """A branch whose answer is one of two labels: `answer` with the chance `share`, else `other`."""
+        self.lay_branch(question, *reply([answer], LABEL_WEIGHT))
+        self.shares[len(self) - 2] = share, other  # the last token is the turn's end
 
     def _lay(self, parts: tuple[tuple[Tokens, float], ...], branch: int, start: int) -> None:
         for tokens, worth in parts:
@@ -209,7 +227,11 @@ class Weaver:
         weight, label = np.zeros_like(worth), np.zeros(len(worth), dtype=bool)
         weight[:-1] = worth[1:] * (branch[1:] == branch[:-1])
         label[:-1] = np.array(self.label[:length])[1:] & (weight[:-1] > 0)
-        return Sequence(self.task, tokens, branch, position, weight, label)
+        share, other = np.ones_like(worth), np.zeros_like(tokens)
+        for place, (chance, token) in self.shares.items():
+            if place < length:
+                share[place - 1], other[place - 1] = chance, token
+        return Sequence(self.task, tokens, branch, position, weight, label, share, other)
 
 
 def reply(answer: Tokens, worth: float = ANSWER_WEIGHT) -> tuple[tuple[Tokens, float], ...]:
@@ -254,45 +276,83 @@ def translate(corpus: Corpus, chance: np.random.Generator) -> Sequence:
         weaver.lay_branch((text, TEXT_WEIGHT), *reply(target))
 
 
+@dataclass
+class Reading:
+    """What of a document stands in one context: all of it, a later part, or its better sentences."""
+
+    shown: list[int]  # the sentences, by their place in the document
+    count: int  # that the questions tell of
+    text: Tokens
+    digest: bool  # sentences put together as a text of their own, and numbered anew
+
+    def number(self, place: int) -> int:
+        """Of the sentence at this place of `shown`, from 1."""
+        return place + 1 if self.digest else self.shown[place] + 1
+
+
 def document(corpus: Corpus, chance: np.random.Generator) -> Sequence:
     row = corpus.draw(chance, *corpus.draws[DOCUMENT])
+    while not corpus.worths(row).any() and chance.random() >= UNSUMMARISED:
+        row = corpus.draw(chance, *corpus.draws[DOCUMENT])
     title, summary, *pieces = corpus.segments(row)
-    sentences = [
-        pieces[i : i + 3] for i in range(0, len(pieces), 3)
-    ]  # first word after a gap, bare, the rest
-    length = int(chance.choice(DOCUMENT_LENGTHS))
+    # A sentence is its first word after a gap, the same bare, the rest.
+    sentences = [pieces[i : i + 3] for i in range(0, len(pieces), 3)]
+    worths = corpus.worths(row)
     weaver = Weaver("document", chance)
-    # A later part of a long text now and then, as `llm` reads a text over the context.
-    later = len(sentences) > 20 and chance.random() < LATER_PART
-    start = int(chance.integers(len(sentences))) if later else 0
+    reading = read(corpus, chance, sentences, worths)
+    weaver.lay_trunk(([USER], 0.0), (reading.text[:900], 0.0 if reading.digest else TEXT_WEIGHT))
+    if reading.shown[0] == 0 and not reading.digest:
+        if 0 < len(title) <= 40 and chance.random() < 0.8:
+            weaver.lay_branch((corpus.prompts["title"], 0.0), *reply(title))
+        if 0 < len(summary) < 90:
+            weaver.lay_branch((corpus.prompts["summarize"], 0.0), *reply(summary))
+    yes, no = (corpus.bare[answer][0] for answer in ("yes", "no"))
+    for place in chance.permutation(len(reading.shown))[:MOST_ASKED] if worths.any() else ():
+        i = reading.shown[place]
+        _, bare, rest = sentences[i]
+        question = [
+            *(*corpus.prompts["extract"], *corpus.numbers[reading.number(place)]),
+            *(*corpus.prompts["extract of"], *corpus.numbers[reading.count]),
+            *corpus.prompts["extract end"],
+            *[*bare, *rest][:80],
+        ]
+        weaver.lay_question((question, 0.0), yes, float(worths[i]), no)
+    return weaver.sequence(DOCUMENT_SEQUENCE)
+
+
+def read(
+    corpus: Corpus, chance: np.random.Generator, sentences: list[list[Tokens]], worths: np.ndarray
+) -> Reading:
+    """A reading as `llm` does it: a text over the context in parts, then the best of all parts once more."""
+    length = int(chance.choice(DOCUMENT_LENGTHS))
+    shown, count = list(range(len(sentences))), len(sentences)
+    if count == MAX_SENTENCES:  # the rest was not kept: it may have been any number
+        count = int(chance.integers(count, MOST_COUNTED))
+    way = chance.random() if len(sentences) > LONG else 1.0
+    digest = way < DIGEST and worths.any()
+    if digest:
+        shown = likely(chance, worths, int(chance.integers(*DIGEST_SIZES)))
+        count = len(shown)
+    elif way < DIGEST + LATER_PART:
+        shown = shown[int(chance.integers(len(sentences))) :]
     text: Tokens = []
-    end = start
-    for spaced, bare, rest in sentences[start:]:
-        if end > start and len(text) + len(spaced) + len(rest) > length:
+    for place, i in enumerate(shown):
+        spaced, bare, rest = sentences[i]
+        if digest:
+            spaced = [corpus.marks["\n"], *bare]
+        elif i == 0:
+            bare = spaced  # with a heading before it
+        if place and len(text) + len(spaced) + len(rest) > length:
+            shown = shown[:place]
             break
-        text += [*(spaced if end > start else bare), *rest]
-        end += 1
-    weaver.lay_trunk(([USER], 0.0), (text[:900], TEXT_WEIGHT))
-    if start == 0 and 0 < len(title) <= 40 and chance.random() < 0.8:
-        weaver.lay_branch((corpus.prompts["title"], 0.0), *reply(title))
-    if start == 0 and 0 < len(summary) < 90:
-        weaver.lay_branch((corpus.prompts["summarize"], 0.0), *reply(summary))
-    if corpus.main[row]:
-        main = [i for i in range(start, end) if int(corpus.main[row]) >> i & 1]
-        rest_of = [i for i in range(start, end) if i not in main]
-        count = len(sentences)
-        if count == MAX_SENTENCES:  # the rest was not kept: it may have been any number
-            count = int(chance.integers(count, MOST_COUNTED))
-        for i in [*main, *chance.permutation(rest_of)[: len(main) + 3]]:
-            _, bare, rest = sentences[i]
-            answer = corpus.bare["yes" if i in main else "no"]
-            question = [
-                *(*corpus.prompts["extract"], *corpus.numbers[i + 1]),
-                *(*corpus.prompts["extract of"], *corpus.numbers[count]),
-                *corpus.prompts["extract end"],
-            ]
-            weaver.lay_branch((question, 0.0), ([*bare, *rest][:80], 0.0), *reply(answer, LABEL_WEIGHT))
-    return weaver.sequence(1024)
+        text += [*(spaced if place else bare), *rest]
+    return Reading(shown, count, text, digest)
+
+
+def likely(chance: np.random.Generator, worths: np.ndarray, most: int) -> list[int]:
+    """Sentences as a first reading may choose them: rather the good ones, in the text's order."""
+    noisy = worths + chance.gumbel(scale=0.25, size=len(worths))
+    return sorted(np.argsort(-noisy)[:most].tolist())
 
 
 def label(corpus: Corpus, chance: np.random.Generator) -> Sequence:

@@ -19,8 +19,9 @@ import torch
 from export import halves_to_pairs, mixed, pairs_to_halves, quantise, read_weights, write
 from mix import CHAT, TASKS, Corpus
 from model import Model, Shape, round_q4_0
+from sources import asked_about
 from torch import nn
-from train import Run, collate, options_in, train, visible
+from train import Run, collate, losses, options_in, train, visible
 
 TINY = Shape(vocabulary=8192, width=64, layers=2, heads=2, feed_forward=96, context=1024)
 PAIRS = [("Where are you?", "Wo bist du?"), ("I am here.", "Ich bin hier."), ("It is cold.", "Es ist kalt.")]
@@ -96,6 +97,39 @@ def test_a_prompt_in_parts_is_the_prompt_as_llm_tokenises_it(folder: Path):
     text = corpus.segment(row, 0)
     whole = data.prompts()["sentiment"] + tokenizer.decode(text)
     assert tokenizer.encode(whole).ids == [*corpus.prompts["sentiment"], *text]
+
+
+def test_a_sentence_is_asked_about_by_what_it_is_worth(folder: Path):
+    corpus = Corpus(folder / "corpus.npz")
+    tokenizer = data.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    sequence = TASKS["document"](corpus, np.random.default_rng(0))
+
+    asked = {}
+    for place in np.flatnonzero(sequence.label):
+        question = tokenizer.decode(sequence.tokens[sequence.branch == sequence.branch[place]])
+        asked[question.split("\n\n")[-1].removesuffix("yes")] = sequence.share[place]
+        assert [tokenizer.decode([t]) for t in (sequence.tokens[place + 1], sequence.other[place])] == [
+            "yes",
+            "no",
+        ]
+    worths = [1, 0, 0, 0]  # the title is "Bridge open"
+    assert asked == dict(zip((sentence for _, sentence in asked_about(BODY)), worths))
+
+
+def test_an_answer_between_two_costs_what_it_is_from_each(folder: Path):
+    sequence = TASKS["document"](Corpus(folder / "corpus.npz"), np.random.default_rng(0))
+    [place, *_] = np.flatnonzero(sequence.label)
+    sequence.share[place] = 0.25
+    model, batch = lively(TINY), collate([sequence])
+    model.bfloat16 = False
+
+    asked = int((batch["weight"][0, :place] > 0).sum())
+    loss = losses(model, batch)[0][asked]
+
+    hidden = model(batch["tokens"], batch["position"], visible(batch["branch"]))[0, place]
+    said = model.logits(hidden).log_softmax(-1)
+    yes, no = sequence.tokens[place + 1], sequence.other[place]
+    assert torch.isclose(loss, -0.25 * said[yes] - 0.75 * said[no], atol=1e-4)
 
 
 def test_the_kinds_of_rows_are_told_apart(folder: Path):

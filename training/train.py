@@ -51,6 +51,8 @@ def collate(sequences: list[Sequence]) -> Batch:
             ("position", torch.long),
             ("weight", torch.float32),
             ("label", torch.bool),
+            ("share", torch.float32),
+            ("other", torch.long),
         )
     }
     for i, sequence in enumerate(sequences):
@@ -79,11 +81,11 @@ def losses(model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         asked = weight > 0
         logits = model.logits(hidden[asked]).float()
     target = tokens.roll(-1, 1)[asked]
-    return (
-        functional.cross_entropy(logits, target, reduction="none"),
-        weight[asked],
-        logits.argmax(1) == target,
-    )
+    # A label between two answers: the cross-entropy to both, each by its share.
+    share, other = (batch[name].to(device)[asked] for name in ("share", "other"))
+    apart = (logits.gather(1, target[:, None]) - logits.gather(1, other[:, None]))[:, 0]
+    loss = functional.cross_entropy(logits, target, reduction="none") + (1 - share) * apart
+    return loss, weight[asked], logits.argmax(1) == target
 
 
 class Steps(Dataset):
@@ -213,12 +215,13 @@ def examine(run: Run, dev: list[Batch]) -> dict[str, float]:
     for batch in dev:
         task = DEV_TASKS[int(batch["task"][0])]
         loss, weight, right = losses(run.model, batch)
-        label = batch["label"].to(weight.device)[batch["weight"].to(weight.device) > 0]
+        asked = batch["weight"] > 0
+        label, sure = (part[asked].to(weight.device) for part in (batch["label"], batch["share"] == 1))
         answer = (weight == 1.0) & ~label
         for name, values in (
             ("loss", loss[answer]),
             ("label loss", loss[label]),
-            ("right", right[label].float()),
+            ("right", right[label & sure].float()),
         ):
             sums[f"{task} {name}"] += float(values.sum())
             sums[f"{task} {name} n"] += len(values)
